@@ -1,0 +1,54 @@
+# One command for each thing that is done to this project. `make` alone lists them.
+#
+# VENV    the environment to make and use (.venv)
+# PYTHON  the Python to make it with (default: the first that is 3.11 or newer)
+# ARGS    more arguments for pytest: make test ARGS="-k framing -x"
+
+VENV ?= .venv
+PYTHON ?=
+ARGS ?=
+
+RUN := $(VENV)/bin/python -m
+READY := $(VENV)/.ready
+PROOFS := $(sort $(wildcard scripts/proofs/*.py))
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+.PHONY: help setup demo test lint types cov proofs clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv with the package (editable) and all development tools
+
+$(READY): pyproject.toml
+	PYTHON="$(PYTHON)" scripts/make-venv "$(VENV)"
+	$(RUN) pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: $(READY) ## run the demonstration: two adapters in this machine, one Send-and-Invalidate
+	$(VENV)/bin/softndk demo
+
+test: $(READY) ## run the tests, except those marked slow
+	$(RUN) pytest -m "not slow" $(ARGS)
+
+lint: $(READY) ## check style and formatting
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+
+types: $(READY) ## check types (mypy strict, src and tests)
+	$(RUN) mypy
+
+cov: $(READY) ## measure branch coverage of the protocol core; fails under 95 %
+	$(RUN) pytest -q -m "not slow and not stress and not judge" --cov --cov-report=json:coverage.json --cov-report=term $(ARGS)
+	$(VENV)/bin/python scripts/coverage_gate.py coverage.json --minimum 95
+
+proofs: $(READY) ## run the slow tests, then every script in scripts/proofs/
+	$(RUN) pytest -m slow $(ARGS) || test $$? -eq 5  # 5: no test is marked slow
+	@set -e; for proof in $(PROOFS); do echo "== $$proof"; $(VENV)/bin/python "$$proof"; done
+
+clean: ## remove everything that these targets made
+	rm -rf $(VENV) build dist .coverage .coverage.* coverage.json htmlcov
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,72 @@
+"""Every limit that a peer can lean on, and every time limit, with its default, unit and reason."""
+
+from dataclasses import dataclass, fields
+
+from softndk.errors import InvalidParameter
+
+__all__ = ["IwarpConfig", "TransportConfig"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransportConfig:
+    """Base of all transports' settings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IwarpConfig(TransportConfig):
+    """Settings of the iWARP transport. Times in seconds, sizes in octets.
+
+    crc: ask for CRC. CRC is off only when both sides say so (RFC 5044 7.1).
+    markers: ask the peer to send markers; sending them on the peer's request is not optional.
+    mpa_revision: 2 (enhanced, with IRD/ORD) or 1; what the active side asks for. The passive side answers both.
+    max_fpdu: largest ULPDU to send; None: what fits one TCP segment (RFC 5044 appendix).
+    peer_to_peer: as initiator offer a ready-to-receive indication, so that the passive side may send first.
+    connect_timeout_s: from connect to the peer's MPA reply.
+    accept_timeout_s: from the TCP accept to the complete MPA request.
+    ready_timeout_s: from our MPA reply to the ready-to-receive indication, where one was negotiated.
+    disconnect_timeout_s: from the local disconnect to the peer's.
+    terminate_drain_s: how long input is read and thrown away after a Terminate or a close, so that a TCP reset does
+        not destroy what we sent last.
+    receive_wait_s: grace for a message that finds no posted receive; 0: Terminate at once (RFC 5041 7.1).
+    stall_timeout_s: how long a peer may leave an FPDU unfinished, or refuse to read what we send.
+    keepalive_s: idle time before TCP probes a silent peer; 0 switches it off.
+    max_pending_requests: connection requests waiting for accept or reject, per listener; further ones are refused.
+    max_handshakes: TCP connections per listener whose MPA request is not complete; further ones are closed.
+    send_buffer: octets made ready for the socket ahead of what it has taken, per connection.
+    """
+
+    crc: bool = True
+    markers: bool = False
+    mpa_revision: int = 2
+    max_fpdu: int | None = None
+    peer_to_peer: bool = True
+    connect_timeout_s: float = 10.0
+    accept_timeout_s: float = 5.0
+    ready_timeout_s: float = 30.0
+    disconnect_timeout_s: float = 10.0
+    terminate_drain_s: float = 2.0
+    receive_wait_s: float = 0.0
+    stall_timeout_s: float = 30.0
+    keepalive_s: float = 30.0
+    max_pending_requests: int = 128
+    max_handshakes: int = 256
+    send_buffer: int = 256 * 1024
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name.endswith("_s") and not (isinstance(value, (int, float)) and 0 <= value < 1e9):
+                raise InvalidParameter(f"IwarpConfig: {item.name}={value!r}; must be seconds from 0 to 1e9")
+        if self.mpa_revision not in (1, 2):
+            raise InvalidParameter(f"IwarpConfig: mpa_revision={self.mpa_revision!r}; must be 1 or 2")
+        if self.max_fpdu is not None and not 128 <= self.max_fpdu <= 64768:
+            raise InvalidParameter(
+                f"IwarpConfig: max_fpdu={self.max_fpdu}; must be 128 to 64768 (RFC 5044 4.2)"
+            )
+        for name in ("max_pending_requests", "max_handshakes"):
+            if getattr(self, name) < 1:
+                raise InvalidParameter(f"IwarpConfig: {name}={getattr(self, name)}; must be 1 or more")
+        if self.send_buffer < 65536 + 64:
+            raise InvalidParameter(
+                f"IwarpConfig: send_buffer={self.send_buffer}; must hold one FPDU (65600 or more)"
+            )

@@ -1,0 +1,607 @@
+"""One iWARP connection from start-up to end: glue of negotiation, states, a data path's stream, and time limits.
+
+Sans-I/O: octets and `now` in; octets, events and the next deadline out. Four families of methods:
+inputs (`connected`, `receive_data`, `receive_eof`, `connection_lost`, `handle_timeout`), user verbs (`accept`,
+`complete`, `reject`, `disconnect`, `close`, `abort`, `kick`), outputs (`wants_read`, `data_to_send`, `data_sent`,
+`finish`, `next_timeout`, `take_events`) and getters.
+
+It is handed its data path and does not choose it; it knows no sockets, no locks and no clock.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from softndk.config import IwarpConfig
+from softndk.errors import Aborted, IoTimeout, NdkError, Refused, error_from_os
+from softndk.flags import OperationType
+from softndk.iwarp import events, faults
+from softndk.iwarp.events import Event, Finish
+from softndk.iwarp.faults import Cause, ProtocolFault
+from softndk.iwarp.framing import Framer
+from softndk.iwarp.negotiation import (
+    Initiator,
+    Negotiated,
+    Rejection,
+    Responder,
+    Rtr,
+    StartupError,
+    StartupReason,
+)
+from softndk.iwarp.qp_state import State, Step, next_state
+from softndk.iwarp.stream import Stream, StreamParameters
+from softndk.queues.pair import QueuePair
+from softndk.status import Status
+from softndk.wire import ddp, mpa, rdmap
+from softndk.wire.terminate import Terminate
+
+__all__ = ["Connection", "StreamOpener"]
+
+StreamOpener = Callable[[StreamParameters], Stream]
+
+EARLY_LIMIT: Final = 128 * 1024
+"""Octets kept for an active side whose program has not completed the connect yet; then TCP holds the peer back."""
+_GRACEFUL: Final = 0x40000
+_MAX_VECTORS: Final = 64
+_OVER: Final = frozenset({State.TERMINATE, State.CLOSED, State.ERROR})
+_UP: Final = frozenset({State.RTS, State.PEER_CLOSED, State.CLOSING})
+
+
+class Connection:
+    """Core of one connection. `name` is for messages; `limits` are the adapter's (inbound, outbound) read limits."""
+
+    def __init__(self, name: str, config: IwarpConfig, *, initiator: Initiator | None, limits: tuple[int, int]) -> None:
+        self.name = name
+        self.state = State.IDLE
+        self.negotiated: Negotiated | None = None
+        self.pair: QueuePair | None = None
+        self._config = config
+        self._limits = limits
+        self._initiator = initiator
+        self._responder = None if initiator else Responder(crc=config.crc, markers=config.markers)
+        self._open_stream: StreamOpener | None = None
+        self._stream: Stream | None = None
+        self._mss = 536
+        self._early = bytearray()
+        self._out: deque[memoryview] = deque()
+        self._startup_left = 0  # octets of start-up frames at the head of what has to be sent
+        self._deadlines: dict[str, float] = {}
+        self._events: list[Event] = []
+        self._finish = Finish.KEEP
+        self._peer_fin = False
+        self._local_fin = False
+        self._disconnect_asked = False
+        self._frames_seen = 0
+        self._now = 0.0
+
+    def bind(self, pair: QueuePair, open_stream: StreamOpener) -> None:
+        """Give the connection its QP: before the active start, at the accept on the passive side."""
+        self.pair = pair
+        self._open_stream = open_stream
+
+    # ---- getters
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing more comes of it for the program."""
+        return self.state in _OVER
+
+    @property
+    def is_up(self) -> bool:
+        return self.state in _UP
+
+    @property
+    def frames(self) -> tuple[int, int]:
+        """FPDUs taken in and made so far."""
+        return (0, 0) if self._stream is None else (self._stream.frames_in, self._stream.frames_out)
+
+    @property
+    def holding_back(self) -> bool:
+        """A message waits for a posted receive."""
+        return self._stream is not None and self._stream.held
+
+    # ---- inputs from network and clock
+
+    def connected(self, now: float, mss: int) -> None:
+        """TCP is up; `mss` is its effective segment size in octets."""
+        self._now = now
+        self._mss = mss
+        if self._initiator is not None:
+            self._step(Step.OPEN_ACTIVE)
+            self._send_startup(self._initiator.request())
+        else:
+            self._step(Step.OPEN_PASSIVE)
+            self._deadlines["request"] = now + self._config.accept_timeout_s
+
+    def start_timer(self, now: float) -> None:
+        """The active side's time limit, from the connect call to the peer's Reply."""
+        self._deadlines["reply"] = now + self._config.connect_timeout_s
+
+    def receive_data(self, data: memoryview, now: float) -> None:
+        """Octets from the peer, borrowed for the call."""
+        self._now = now
+        state = self.state
+        if state is State.REQUESTING:
+            self._receive_reply(data)
+        elif state in (State.AWAITING, State.OFFERED):
+            self._receive_request(data)
+        elif state is State.ANSWERED:
+            self._early += data
+        elif state is State.READYING or state in _UP:
+            self._consume(data)
+
+    def receive_eof(self, now: float) -> None:
+        """The peer's FIN, after all its data."""
+        self._now = now
+        self._peer_fin = True
+        state = self.state
+        if state in (State.REQUESTING, State.AWAITING):
+            self._startup_eof()
+        elif state in (State.ANSWERED, State.OFFERED):
+            self._fail_startup(
+                Aborted(f"{self.name}: the peer closed before this side had answered [CONNECTION_ABORTED, A-26]")
+            )
+        elif state is State.READYING:
+            self._fail_startup(
+                Refused(f"{self.name}: the peer closed instead of completing the connect [CONNECTION_REFUSED, R-IW-4]")
+            )
+        elif state in (State.RTS, State.CLOSING):
+            self._stream_eof()
+        elif state is State.TERMINATE:
+            self._finish_draining()
+
+    def connection_lost(self, error: OSError, now: float) -> None:
+        """TCP failed: refused, unreachable, reset, timed out. Nothing can be sent any more."""
+        self._now = now
+        if self.state in (State.CLOSED, State.ERROR):
+            return
+        self._lose(error_from_os(error, f"{self.name}: connection lost"))
+
+    def handle_timeout(self, now: float) -> None:
+        """Act on every time limit that has passed."""
+        self._now = now
+        for name in [name for name, at in self._deadlines.items() if at <= now]:
+            del self._deadlines[name]
+            self._expire(name)
+
+    # ---- user verbs
+
+    def accept(self, private_data: bytes, ird: int, ord_limit: int, now: float) -> None:
+        """Passive side: answer the offered Request; `bind` first."""
+        self._now = now
+        assert self._responder is not None
+        reply, self.negotiated = self._responder.accept(private_data, ird=ird, ord=ord_limit)
+        self._send_startup(reply)
+        self._start_stream(fenced=True)
+        if self.negotiated.rtr is not Rtr.NONE:
+            self._step(Step.ACCEPT)
+            self._deadlines["ready"] = now + self._config.ready_timeout_s
+        else:
+            self._step(Step.ACCEPT_READY)
+            self._establish()
+
+    def complete(self, now: float) -> None:
+        """Active side: finish the start-up after the Reply (NdkCompleteConnect)."""
+        self._now = now
+        assert self.negotiated is not None
+        stream = self._start_stream(fenced=False)
+        self._step(Step.COMPLETE)
+        if self.negotiated.rtr is not Rtr.NONE:
+            self._queue_out(memoryview(stream.ready_indication(read=self.negotiated.rtr is Rtr.READ)))
+        self._establish()
+        early, self._early = self._early, bytearray()
+        if early:
+            self._consume(memoryview(early))
+        if self._peer_fin and self.state is State.RTS:
+            self._stream_eof()
+
+    def reject(self, private_data: bytes, now: float) -> None:
+        """Passive side: refuse the offered Request. Active side: back out after the Reply (R-REJECT-1, -2)."""
+        self._now = now
+        if self.state is State.OFFERED and self._responder is not None:
+            self._send_startup(self._responder.reject(private_data))
+        self._begin_last_words()
+
+    def disconnect(self, now: float) -> None:
+        """Graceful end: what is posted goes out, then FIN; over when the peer's FIN has come (R-DISC-1, -2)."""
+        self._now = now
+        self._step(Step.DISCONNECT)
+        self._disconnect_asked = True
+        self._deadlines["disconnect"] = now + self._config.disconnect_timeout_s
+        if self.pair is not None:
+            self.pair.release_deferred()
+        self._advance_disconnect()
+
+    def close(self, now: float) -> None:
+        """The program has closed the connector: like close(2), no events any more (R-CLOSE-10)."""
+        self._now = now
+        if self.state is State.OFFERED:
+            self.reject(b"", now)
+        elif self.state in _UP or self.state is State.READYING:
+            if self.pair is not None:
+                self.pair.flush(
+                    Aborted(
+                        f"{self.name}: closed by this side [CONNECTION_DISCONNECTED]",
+                        Status.CONNECTION_DISCONNECTED,
+                        provider_error_code=_GRACEFUL,
+                    )
+                )
+            self._begin_last_words()
+        elif self.state is State.ANSWERED:
+            self._begin_last_words()
+        elif self.state not in _OVER:
+            self._give_up(Finish.CLOSE)
+        self._events.clear()
+
+    def abort(self, text: str, now: float) -> None:
+        """End an established connection because of something on this side (flush, CQ overrun)."""
+        self._now = now
+        if self.state in _UP or self.state is State.READYING:
+            self._fail(ProtocolFault(Cause.LOCAL_ERROR, text))
+
+    def kick(self) -> None:
+        """Something was posted: a held-back message may find its receive."""
+        if self._stream is not None and self._stream.held and self.pair is not None and self.pair.receives:
+            self._deadlines.pop("receive", None)
+            self._resume(hold=self._config.receive_wait_s > 0)
+
+    # ---- outputs
+
+    def wants_read(self) -> bool:
+        """False: the stream is held back; leave what comes in TCP."""
+        if self.state is State.ANSWERED:
+            return len(self._early) < EARLY_LIMIT
+        return not self.holding_back and self.state not in (State.CLOSED, State.ERROR)
+
+    def data_to_send(self) -> list[memoryview]:
+        """Octets for the peer, at most a few frames ahead of what the socket has taken."""
+        self._refill()
+        return [self._out[index] for index in range(min(len(self._out), _MAX_VECTORS))]
+
+    def data_sent(self, count: int, now: float) -> None:
+        """The socket has taken the first `count` octets of what data_to_send gave."""
+        self._now = now
+        startup = min(count, self._startup_left)
+        self._startup_left -= startup
+        left = count
+        while left:
+            head = self._out[0]
+            if left < head.nbytes:
+                self._out[0] = head[left:]
+                break
+            left -= head.nbytes
+            self._out.popleft()
+        if self._stream is not None and count > startup:
+            self._stream.transmitted(count - startup)
+        if self.state is State.CLOSING:
+            self._advance_disconnect()
+
+    def finish(self) -> Finish:
+        """What becomes of the TCP connection now that nothing is left to send."""
+        if self._out and self._finish is not Finish.RESET:
+            return Finish.KEEP
+        return self._finish
+
+    def next_timeout(self) -> float | None:
+        return min(self._deadlines.values(), default=None)
+
+    def take_events(self) -> list[Event]:
+        """What has happened since the last call, in order."""
+        taken, self._events = self._events, []
+        return taken
+
+    # ---- start-up
+
+    def _receive_reply(self, data: memoryview) -> None:
+        assert self._initiator is not None
+        try:
+            answer = self._initiator.receive(data)
+        except StartupError as error:
+            self._startup_error(error)
+            return
+        if answer is None:
+            return
+        self._deadlines.pop("reply", None)
+        if isinstance(answer, Rejection):
+            self._fail_startup(
+                Refused(
+                    f"{self.name}: the peer rejected the connection"
+                    f" ({len(answer.private_data)} octets of private data) [CONNECTION_REFUSED, R-REJECT-1]",
+                    private_data=answer.private_data,
+                )
+            )
+            return
+        self.negotiated = answer
+        self._early += self._initiator.leftover()
+        self._step(Step.REPLY)
+        ird, ord_limit = self._effective(answer)
+        self._events.append(events.ReplyReceived(answer.private_data, ird, ord_limit))
+
+    def _receive_request(self, data: memoryview) -> None:
+        assert self._responder is not None
+        try:
+            request = self._responder.receive(data)
+        except StartupError as error:
+            self._startup_error(error)
+            return
+        if request is None:
+            return
+        self._deadlines.pop("request", None)
+        self._step(Step.REQUEST)
+        ird, ord_limit = self._limits
+        if request.peer_ord is not None:
+            ird = min(ird, request.peer_ord)
+        if request.peer_ird is not None:
+            ord_limit = min(ord_limit, request.peer_ird)
+        self._events.append(events.RequestReceived(request.private_data, ird, ord_limit))
+
+    def _startup_eof(self) -> None:
+        side = self._initiator or self._responder
+        assert side is not None
+        try:
+            side.receive_eof()
+        except StartupError as error:
+            self._startup_error(error)
+
+    def _startup_error(self, error: StartupError) -> None:
+        text = f"{self.name}: {error}"
+        unanswered = error.reason in (StartupReason.NO_ANSWER, StartupReason.INCOMPLETE)
+        failure: NdkError
+        if unanswered and self._initiator is not None:
+            failure = Refused(f"{text} [CONNECTION_REFUSED]")
+        else:
+            failure = Aborted(f"{text} [CONNECTION_ABORTED, RFC 5044 7.1]")
+        if error.terminate is not None:
+            layer, etype, code = error.terminate
+            framer = Framer(crc=error.crc, markers=error.send_markers)
+            header = ddp.UntaggedHeader(True, rdmap.control(rdmap.Opcode.TERMINATE), 0, ddp.QueueNumber.TERMINATE, 1, 0)
+            body = Terminate(layer, etype, code, None, b"", b"").emit()
+            self._queue_out(memoryview(framer.frame(header.emit(), [memoryview(body)])))
+            self._startup_left += self._out[-1].nbytes
+            failure.provider_error_code = 0x20000 | layer << 12 | etype << 8 | code
+            self._begin_last_words()
+            self._events.append(events.StartupFailed(failure))
+        else:
+            self._fail_startup(failure)
+
+    def _fail_startup(self, error: NdkError) -> None:
+        self._give_up(Finish.CLOSE)
+        self._events.append(events.StartupFailed(error))
+
+    def _effective(self, negotiated: Negotiated) -> tuple[int, int]:
+        """Effective (inbound, outbound) read limits; an end that negotiated none keeps the adapter's."""
+        ird = self._limits[0] if negotiated.ird == mpa.NO_NEGOTIATION else negotiated.ird
+        ord_limit = self._limits[1] if negotiated.ord == mpa.NO_NEGOTIATION else negotiated.ord
+        return ird, ord_limit
+
+    def _start_stream(self, *, fenced: bool) -> Stream:
+        negotiated = self.negotiated
+        assert negotiated is not None and self._open_stream is not None and self.pair is not None
+        ird, ord_limit = self._effective(negotiated)
+        mulpdu = self._config.max_fpdu or mpa.mulpdu(self._mss, negotiated.send_markers)
+        self._stream = self._open_stream(
+            StreamParameters(
+                crc=negotiated.crc,
+                send_markers=negotiated.send_markers,
+                receive_markers=negotiated.receive_markers,
+                mulpdu=mulpdu,
+                inbound_read_limit=ird,
+                fenced=fenced,
+            )
+        )
+        self.pair.outbound_read_limit = ord_limit
+        return self._stream
+
+    def _establish(self) -> None:
+        assert self.negotiated is not None
+        ird, ord_limit = self._effective(self.negotiated)
+        self._events.append(events.Established(ird, ord_limit))
+
+    # ---- the stream
+
+    def _consume(self, data: memoryview) -> None:
+        assert self._stream is not None
+        try:
+            self._stream.consume(data, hold=self._may_hold())
+        except ProtocolFault as fault:
+            self._after_input()
+            self._fail(fault)
+            return
+        self._after_input()
+
+    def _resume(self, *, hold: bool) -> None:
+        assert self._stream is not None
+        try:
+            self._stream.resume(hold=hold)
+        except ProtocolFault as fault:
+            self._fail(fault)
+            return
+        self._after_input()
+
+    def _may_hold(self) -> bool:
+        return self._config.receive_wait_s > 0
+
+    def _after_input(self) -> None:
+        stream = self._stream
+        assert stream is not None
+        if self.state is State.READYING and stream.frames_in:
+            self._deadlines.pop("ready", None)
+            self._step(Step.READY)
+            self._establish()
+        if stream.peer_terminate is not None:
+            self._take_terminate(stream.peer_terminate)
+            return
+        if stream.held:
+            self._deadlines.setdefault("receive", self._now + self._config.receive_wait_s)
+        if stream.frames_in != self._frames_seen or stream.held or not stream.inside_fpdu:
+            self._frames_seen = stream.frames_in
+            self._deadlines.pop("stall", None)
+        if stream.inside_fpdu and not stream.held:
+            self._deadlines.setdefault("stall", self._now + self._config.stall_timeout_s)
+        if self.state is State.CLOSING:
+            self._advance_disconnect()
+
+    def _refill(self) -> None:
+        stream = self._stream
+        if stream is None or self.state not in _UP or self._local_fin:
+            return
+        have = sum(part.nbytes for part in self._out)
+        if have >= self._config.send_buffer // 2:
+            return
+        try:
+            frames = stream.produce(self._config.send_buffer - have)
+        except ProtocolFault as fault:
+            self._fail(fault)
+            return
+        self._out.extend(memoryview(frame) for frame in frames)
+
+    def _stream_eof(self) -> None:
+        """A FIN between two messages is the graceful notice; anywhere else the connection is broken (R-IW-2)."""
+        stream = self._stream
+        assert stream is not None
+        self._deadlines.pop("stall", None)
+        if stream.inside_fpdu or stream.inside_message:
+            where = "an FPDU" if stream.inside_fpdu else "a message"
+            self._lose(Aborted(f"{self.name}: the peer closed inside {where} [CONNECTION_ABORTED, RFC 5044 8]"))
+        elif self.state is State.CLOSING:
+            self._advance_disconnect()
+        else:
+            self._step(Step.PEER_FIN)
+            self._events.append(events.PeerDisconnected())
+
+    def _advance_disconnect(self) -> None:
+        """FIN when all is done; over when the peer's FIN is here too (R-DISC-2)."""
+        stream = self._stream
+        assert stream is not None
+        if not self._local_fin and stream.quiet and not self._out:
+            self._local_fin = True
+            stream.refuse_reads = True
+            self._finish = Finish.SHUTDOWN
+        if self._local_fin and self._peer_fin:
+            self._step(Step.FINISHED)
+            self._deadlines.clear()
+            self._finish = Finish.CLOSE
+            self._flush(
+                Aborted(
+                    f"{self.name}: disconnected [CONNECTION_DISCONNECTED, R-DISC-3]",
+                    Status.CONNECTION_DISCONNECTED,
+                    provider_error_code=_GRACEFUL,
+                )
+            )
+            self._events.append(events.Disconnected(None))
+
+    # ---- failures
+
+    def _fail(self, fault: ProtocolFault) -> None:
+        """A fault found here: flush, Terminate as the last frame, then the end (RFC 5040 4.8)."""
+        error = Aborted(
+            f"{self.name}: {fault}",
+            provider_error_code=faults.sent_code(fault),
+            fault=faults.fault_value(fault),
+        )
+        assert self._stream is not None
+        self._queue_out(memoryview(self._stream.terminate(faults.terminate_for(fault))))
+        self._end_stream(error)
+        self._begin_last_words()
+
+    def _take_terminate(self, message: Terminate) -> None:
+        """The peer's last word: fail the request it is about, cancel the others, answer with a FIN (A-4)."""
+        value = faults.received_value(message)
+        code = faults.received_code(message)
+        text = f"{self.name}: the peer ended the connection: {value.text}"
+        error = Aborted(f"{text} [CONNECTION_ABORTED]", provider_error_code=code, fault=value)
+        status = faults.status_for_received(message)
+        stream, pair = self._stream, self.pair
+        assert stream is not None and pair is not None
+        if status is not None:
+            culprit = None
+            if len(message.read_header) == rdmap.READ_REQUEST_LENGTH:
+                culprit = stream.read_of(rdmap.ReadRequest.parse(message.read_header).sink_stag)
+            target = culprit or next((r for r in (*pair.active, *pair.waiting) if r.status is None), None)
+            if target is not None:
+                name = OperationType(target.type).name.lower()
+                target.fail(status, f"{pair.name} {name}: refused by the peer: {value.text} [{status.name}, A-4]", error, code)
+        stream.stop()
+        self._out.clear()
+        self._end_stream(error)
+        self._begin_last_words()
+
+    def _lose(self, error: NdkError) -> None:
+        """TCP is gone or is given up; nothing can be said any more."""
+        established = self.state in _UP
+        if self._stream is not None:
+            self._stream.stop()
+        if established or self.state is State.READYING:
+            self._end_stream(error)
+        elif self.state not in _OVER:
+            self._events.append(events.StartupFailed(error))
+        self._give_up(Finish.RESET)
+
+    def _end_stream(self, error: NdkError) -> None:
+        """Tell the program how an established (or nearly established) stream ended, after the flush."""
+        ready = self.state in _UP
+        if ready:  # receives outlive a start-up that failed (A-27)
+            self._flush(error)
+        if self._disconnect_asked:
+            self._events.append(events.Disconnected(error))
+        elif ready:
+            self._events.append(events.Aborted(error))
+        else:
+            self._events.append(events.StartupFailed(error))
+
+    def _flush(self, error: NdkError) -> None:
+        if self.pair is not None:
+            self.pair.flush(error)
+
+    def _begin_last_words(self) -> None:
+        """Send what is queued, FIN, read and throw away until the peer's FIN or the drain limit."""
+        self._step(Step.LAST_WORDS)
+        if self._stream is not None:
+            self._stream.stop()
+        self._deadlines.clear()
+        self._deadlines["drain"] = self._now + self._config.terminate_drain_s
+        self._finish = Finish.SHUTDOWN
+        if self._peer_fin:
+            self._finish_draining()
+
+    def _finish_draining(self) -> None:
+        self._step(Step.FINISHED)
+        self._deadlines.clear()
+        self._finish = Finish.CLOSE
+
+    def _give_up(self, finish: Finish) -> None:
+        if self.state not in (State.CLOSED, State.ERROR):
+            self._step(Step.LOST)
+        self._deadlines.clear()
+        self._finish = finish
+        self._out.clear()
+
+    def _expire(self, name: str) -> None:
+        config = self._config
+        if name == "drain":
+            self._give_up(Finish.CLOSE)
+        elif name == "reply":
+            self._time_out(f"no MPA reply within connect_timeout_s={config.connect_timeout_s:g}")
+        elif name == "request":
+            self._time_out(f"no MPA request within accept_timeout_s={config.accept_timeout_s:g}")
+        elif name == "ready":
+            self._time_out(f"no ready-to-receive indication within ready_timeout_s={config.ready_timeout_s:g}")
+        elif name == "disconnect":
+            self._time_out(f"the peer did not disconnect within disconnect_timeout_s={config.disconnect_timeout_s:g}")
+        elif name == "stall":
+            self._time_out(f"an FPDU is unfinished since stall_timeout_s={config.stall_timeout_s:g}")
+        elif name == "receive":
+            self._resume(hold=False)
+
+    def _time_out(self, text: str) -> None:
+        self._lose(IoTimeout(f"{self.name}: {text} [IO_TIMEOUT, R-TIME-1]"))
+
+    def _step(self, step: Step) -> None:
+        self.state = next_state(self.state, step)
+
+    def _send_startup(self, octets: bytes) -> None:
+        self._startup_left += len(octets)
+        self._queue_out(memoryview(octets))
+
+    def _queue_out(self, octets: memoryview) -> None:
+        self._out.append(octets)

@@ -1,0 +1,1 @@
+"""Registered memory: tokens, regions, windows, logical addresses, and the one access check."""

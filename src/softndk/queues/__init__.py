@@ -1,0 +1,1 @@
+"""Work requests, the two queues of a QP, and completion rings with their arming rules."""

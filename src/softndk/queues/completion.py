@@ -1,0 +1,101 @@
+"""A completion queue without threads: entries, the overrun latch, and the arming rules (R-ARM, R-CQERR).
+
+The owner holds its lock around every call and carries out what `fire` asks for.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from softndk.flags import CqNotify
+from softndk.results import Result
+from softndk.status import Status
+
+__all__ = ["CompletionRing", "stronger_arm"]
+
+_KINDS: Final = (CqNotify.ERRORS, CqNotify.ANY, CqNotify.SOLICITED)
+_STRENGTH: Final = {CqNotify.ERRORS: 0, CqNotify.SOLICITED: 1, CqNotify.ANY: 2}
+
+
+def stronger_arm(first: CqNotify, second: CqNotify) -> CqNotify:
+    """The type of a CQ that was armed twice before it fired (R-ARM-7)."""
+    return max(first, second, key=_STRENGTH.__getitem__)
+
+
+class CompletionRing:
+    """Completions of one CQ, oldest first.
+
+    `fire(status)` is called when an arm is satisfied (the arm is cleared by then) and `placed()` after every change
+    that a waiter may look for; both under the owner's lock, neither may call back into the ring.
+    """
+
+    def __init__(self, depth: int, fire: Callable[[Status], None], placed: Callable[[], None]) -> None:
+        self.depth = depth
+        self.status = Status.SUCCESS
+        self.armed: CqNotify | None = None
+        self.on_overrun: list[Callable[[], None]] = []
+        self._fire = fire
+        self._placed = placed
+        self._entries: deque[Result] = deque()
+        self._newest = dict.fromkeys(_KINDS, 0)  # running number of the newest entry that matches each type
+        self._number = 0  # running number of the newest entry
+        self._taken = 0  # running number of the newest entry that was taken
+        self._seen = 0  # value of _number when the notification was last made
+        self._error_told = False
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def push(self, result: Result, *, solicited: bool = False) -> None:
+        """Place one completion; one too many puts the CQ into error for good (R-CQERR-1)."""
+        if self.status is not Status.SUCCESS:
+            return
+        if len(self._entries) >= self.depth:
+            self.fail(Status.BUFFER_OVERFLOW)
+            return
+        self._entries.append(result)
+        self._number += 1
+        self._newest[CqNotify.ANY] = self._number
+        if solicited or result.status is not Status.SUCCESS:
+            self._newest[CqNotify.SOLICITED] = self._number
+        self._notify_if_due()
+        self._placed()
+
+    def take(self, limit: int | None) -> list[Result]:
+        """Remove up to `limit` entries (None: all), oldest first (R-GETCQ-1)."""
+        count = len(self._entries) if limit is None else min(limit, len(self._entries))
+        self._taken += count
+        return [self._entries.popleft() for _ in range(count)]
+
+    def holds(self, kind: CqNotify) -> bool:
+        """True if an entry that matches `kind` is present."""
+        return self._newest[kind] > self._taken
+
+    def arm(self, kind: CqNotify) -> None:
+        """Ask for one notification (R-ARM-1, -3, -7). Satisfied at once by a matching entry that is new."""
+        self.armed = kind if self.armed is None else stronger_arm(self.armed, kind)
+        self._notify_if_due()
+
+    def fail(self, status: Status) -> None:
+        """Put the CQ into error: no further completions; all its QPs are told (R-CQERR-1, -2)."""
+        if self.status is not Status.SUCCESS:
+            return
+        self.status = status
+        self._notify_if_due()
+        for tell in list(self.on_overrun):
+            tell()
+        self._placed()
+
+    def _notify_if_due(self) -> None:
+        kind = self.armed
+        if kind is None:
+            return
+        if self.status is not Status.SUCCESS:
+            if self._error_told:
+                return
+            self._error_told = True
+        elif self._newest[kind] <= max(self._seen, self._taken):
+            return
+        self.armed = None
+        self._seen = self._number
+        self._fire(self.status)

@@ -1,0 +1,225 @@
+"""The two queues of a QP: depth, order, deferral, fences, completion, flush. Knows nothing of the wire.
+
+Initiator requests move through `waiting` (posted) and `active` (started) and leave in posting order (R-COMP-4): a
+request that has finished stays in `active` until everything before it has finished too.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from softndk.errors import NdkError, QueueFull
+from softndk.flags import OperationType, RemoteToken
+from softndk.queues.completion import CompletionRing
+from softndk.queues.work import InitiatorRequest, LocalRequest, ReadWork, ReceiveRequest, Request
+from softndk.results import Result
+from softndk.status import Status
+
+__all__ = ["QueuePair"]
+
+
+class QueuePair:
+    """Receive queue and initiator queue of one QP.
+
+    `outbound_read_limit` is the effective ORD once connected. `failure`: what ended the QP, the cause of every
+    cancelled request. `flushing`: posts are accepted and cancelled at once (A-3).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        context: Any,
+        receive_ring: CompletionRing,
+        initiator_ring: CompletionRing,
+        *,
+        receive_depth: int,
+        initiator_depth: int,
+    ) -> None:
+        self.name = name
+        self.context = context
+        self.receive_ring = receive_ring
+        self.initiator_ring = initiator_ring
+        self.receive_depth = receive_depth
+        self.initiator_depth = initiator_depth
+        self.outbound_read_limit = 0
+        self.receives: deque[ReceiveRequest] = deque()
+        self.waiting: deque[InitiatorRequest] = deque()
+        self.active: deque[InitiatorRequest] = deque()
+        self.released = 0  # how many of `waiting`, from the head, may start: the others are deferred
+        self.reads_outstanding = 0
+        self.failure: NdkError | None = None
+        self.flushing = False
+        self.on_receive_posted: Callable[[], None] | None = None
+
+    @property
+    def sends_in_use(self) -> int:
+        return len(self.waiting) + len(self.active)
+
+    @property
+    def idle(self) -> bool:
+        """No initiator request is unfinished."""
+        return not self.waiting and not self.active
+
+    # ---- user verbs
+
+    def post_receive(self, request: ReceiveRequest) -> None:
+        """Queue a receive. Raises QueueFull (R-WR-8)."""
+        if len(self.receives) >= self.receive_depth:
+            raise QueueFull(
+                f"{self.name} receive: {len(self.receives)} receives outstanding,"
+                f" limit receive_queue_depth={self.receive_depth}; take results or create the QP deeper"
+                " [NO_MORE_ENTRIES, R-WR-8]"
+            )
+        self.receives.append(request)
+        if self.flushing:
+            self._flush_receives()
+        elif self.on_receive_posted is not None:
+            self.on_receive_posted()
+
+    def post_initiator(self, request: InitiatorRequest, *, deferred: bool) -> None:
+        """Queue an initiator request; without `deferred` everything up to it may start (R-DEFER-5). Raises QueueFull."""
+        if self.sends_in_use >= self.initiator_depth:
+            raise QueueFull(
+                f"{self.name} {request.type.name.lower()}: {self.sends_in_use} requests outstanding,"
+                f" limit initiator_queue_depth={self.initiator_depth}; take results or create the QP deeper"
+                " [NO_MORE_ENTRIES, R-WR-8]"
+            )
+        self.waiting.append(request)
+        if self.flushing:
+            self._flush_initiator()
+        elif not deferred:
+            self.release_deferred()
+
+    def release_deferred(self) -> None:
+        """Let everything posted so far start: the doorbell (R-DEFER-3, -5, -7)."""
+        self.released = len(self.waiting)
+
+    # ---- for the data path
+
+    def startable(self) -> InitiatorRequest | None:
+        """The request that may start now: the head of the queue, if it isn't deferred, fenced or over the read limit."""
+        if not self.released:
+            return None
+        head = self.waiting[0]
+        if self.reads_outstanding:
+            if head.fenced:
+                return None
+            if isinstance(head, ReadWork):
+                if self.reads_outstanding >= self.outbound_read_limit:
+                    return None
+            elif isinstance(head, LocalRequest) and head.waits_for_reads:
+                return None
+        return head
+
+    def start(self, request: InitiatorRequest) -> None:
+        """`request`, the head, begins."""
+        self.waiting.popleft()
+        self.released -= 1
+        self.active.append(request)
+        if isinstance(request, ReadWork):
+            self.reads_outstanding += 1
+
+    def finish(self, request: InitiatorRequest) -> None:
+        """`request` is done, with success unless it has been failed; completes what is in turn (R-COMP-4)."""
+        if isinstance(request, ReadWork):
+            self.reads_outstanding -= 1
+        if request.status is None:
+            request.status = Status.SUCCESS
+        while self.active and self.active[0].status is not None:
+            self._complete_initiator(self.active.popleft())
+
+    def complete_receive(
+        self, request: ReceiveRequest, length: int, *, solicited: bool, invalidated: int | None = None
+    ) -> None:
+        """The message for `request`, the oldest receive, is placed whole."""
+        assert self.receives[0] is request
+        self.receives.popleft()
+        request.status = Status.SUCCESS
+        if invalidated is None:
+            kind, token = OperationType.RECEIVE, None
+        else:
+            kind, token = OperationType.RECEIVE_AND_INVALIDATE, RemoteToken(invalidated)
+        self.receive_ring.push(
+            Result(
+                type=kind,
+                bytes_transferred=length,
+                qp_context=self.context,
+                request_context=request.context,
+                invalidated_token=token,
+            ),
+            solicited=solicited,
+        )
+
+    def flush(self, failure: NdkError) -> None:
+        """Cancel everything pending, now and from now on (R-FLUSH-1, R-COMP-6, A-3).
+
+        `failure` becomes the cause of the cancelled ones if it is the first. Requests that have finished or have been
+        failed keep their status (R-FLUSH-7); the queue with a request that failed completes first.
+        """
+        if self.failure is None:
+            self.failure = failure
+        self.flushing = True
+        self.reads_outstanding = 0
+        self.released = 0
+        if self.receives and self.receives[0].status is not None:
+            self._flush_receives()
+        self._flush_initiator()
+        self._flush_receives()
+
+    def _flush_initiator(self) -> None:
+        self.active.extend(self.waiting)
+        self.waiting.clear()
+        while self.active:
+            request = self.active.popleft()
+            self._cancel(request)
+            self._complete_initiator(request)
+
+    def _flush_receives(self) -> None:
+        while self.receives:
+            request = self.receives.popleft()
+            self._cancel(request)
+            self._push_failure(self.receive_ring, request)
+
+    def _cancel(self, request: Request) -> None:
+        cause = self.failure
+        code = 0 if cause is None else cause.provider_error_code
+        request.fail(Status.CANCELLED, "", cause, code)
+
+    def _complete_initiator(self, request: InitiatorRequest) -> None:
+        if request.status is not Status.SUCCESS:
+            self._push_failure(self.initiator_ring, request)
+        elif not request.silent:
+            self.initiator_ring.push(
+                Result(type=request.type, qp_context=self.context, request_context=request.context)
+            )
+
+    def _push_failure(self, ring: CompletionRing, request: Request) -> None:
+        assert request.status is not None
+        ring.push(
+            Result(
+                type=request.type,
+                status=request.status,
+                qp_context=self.context,
+                request_context=request.context,
+                provider_error_code=request.provider_error_code,
+                _explain=_Explanation(self.name, request),
+            )
+        )
+
+
+class _Explanation:
+    """Text and cause of a failed request, made when somebody asks: ten thousand cancelled results cost nothing."""
+
+    __slots__ = ("_name", "_request")
+
+    def __init__(self, name: str, request: Request) -> None:
+        self._name = name
+        self._request = request
+
+    def __call__(self) -> tuple[str, NdkError | None]:
+        request = self._request
+        text, cause = request.explanation() if request.explanation is not None else ("", None)
+        if not text:
+            why = "" if cause is None else f": {cause}"
+            text = f"{self._name} {request.type.name.lower()}: cancelled{why} [CANCELLED, R-FLUSH-1]"
+        return text, cause

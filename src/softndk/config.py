@@ -60,13 +60,9 @@ class IwarpConfig(TransportConfig):
         if self.mpa_revision not in (1, 2):
             raise InvalidParameter(f"IwarpConfig: mpa_revision={self.mpa_revision!r}; must be 1 or 2")
         if self.max_fpdu is not None and not 128 <= self.max_fpdu <= 64768:
-            raise InvalidParameter(
-                f"IwarpConfig: max_fpdu={self.max_fpdu}; must be 128 to 64768 (RFC 5044 4.2)"
-            )
+            raise InvalidParameter(f"IwarpConfig: max_fpdu={self.max_fpdu}; must be 128 to 64768 (RFC 5044 4.2)")
         for name in ("max_pending_requests", "max_handshakes"):
             if getattr(self, name) < 1:
                 raise InvalidParameter(f"IwarpConfig: {name}={getattr(self, name)}; must be 1 or more")
         if self.send_buffer < 65536 + 64:
-            raise InvalidParameter(
-                f"IwarpConfig: send_buffer={self.send_buffer}; must hold one FPDU (65600 or more)"
-            )
+            raise InvalidParameter(f"IwarpConfig: send_buffer={self.send_buffer}; must hold one FPDU (65600 or more)")

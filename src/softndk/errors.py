@@ -114,9 +114,7 @@ class NdkError(Exception):
         """The failure for a person: what happened, by which rule, on whose side, and what caused it."""
         lines = [f"{self.status.name}: {self.text}"]
         if self.fault is not None:
-            side = (
-                "the peer ended the connection" if self.fault.received else "this side ended the connection"
-            )
+            side = "the peer ended the connection" if self.fault.received else "this side ended the connection"
             triple = f"{self.fault.layer:x}/{self.fault.etype:x}/{self.fault.code:x}"
             lines.append(f"  {side} with Terminate {triple}: {self.fault.text}")
             if self.fault.rule:

@@ -26,9 +26,7 @@ class Result:
     request_context: Any = None
     provider_error_code: int = 0
     invalidated_token: RemoteToken | None = None
-    _explain: Callable[[], tuple[str, NdkError | None]] | None = field(
-        default=None, repr=False, compare=False
-    )
+    _explain: Callable[[], tuple[str, NdkError | None]] | None = field(default=None, repr=False, compare=False)
 
     @property
     def is_receive(self) -> bool:

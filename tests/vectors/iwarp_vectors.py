@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_DATA: dict[str, list[dict[str, Any]]] = json.loads(
-    Path(__file__).with_name("iwarp.json").read_text(encoding="utf-8")
-)
+_DATA: dict[str, list[dict[str, Any]]] = json.loads(Path(__file__).with_name("iwarp.json").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)

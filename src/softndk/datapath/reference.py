@@ -24,9 +24,7 @@ _FRAMING_CAUSE = {FramingReason.BAD_CRC: Cause.BAD_CRC, FramingReason.MARKER: Ca
 class ReferenceStream:
     """See iwarp.stream.Stream."""
 
-    def __init__(
-        self, pair: QueuePair, access: MemoryAccess, tokens: TokenTable, parameters: StreamParameters
-    ) -> None:
+    def __init__(self, pair: QueuePair, access: MemoryAccess, tokens: TokenTable, parameters: StreamParameters) -> None:
         self.held = False
         self._pair = pair
         self._deframer = Deframer(crc=parameters.crc, markers=parameters.receive_markers)
@@ -148,7 +146,5 @@ class ReferenceDataPath:
         self.tokens = TokenTable()
         self.logical = LogicalSpace()
 
-    def open_stream(
-        self, pair: QueuePair, access: MemoryAccess, parameters: StreamParameters
-    ) -> ReferenceStream:
+    def open_stream(self, pair: QueuePair, access: MemoryAccess, parameters: StreamParameters) -> ReferenceStream:
         return ReferenceStream(pair, access, self.tokens, parameters)

@@ -1,10 +1,13 @@
-"""A descriptor that becomes readable on request: it ends a `select` in another thread, or tells a user's event loop.
+"""A descriptor that becomes readable on request: it ends a `select` in another thread, or tells a user's
+event loop.
 
 It knows nothing of who waits on it.
 """
 
 import os
 import socket
+import threading
+from contextlib import suppress
 
 __all__ = ["Alarm"]
 
@@ -12,12 +15,14 @@ __all__ = ["Alarm"]
 class Alarm:
     """One descriptor with two states; `ring` and `silence` are idempotent, never block and are thread-safe.
 
-    The descriptor belongs to this object until `close`. An eventfd where the system has it, else a socket pair.
+    The descriptor belongs to this object until `close`. An eventfd where the system has it, else a socket
+    pair.
     """
 
-    __slots__ = ("_eventfd", "_near", "_far", "_fileno")
+    __slots__ = ("_eventfd", "_far", "_fileno", "_lock", "_near")
 
     def __init__(self) -> None:
+        self._lock = threading.RLock()  # after a close meanwhile the number may be another file's
         self._eventfd = -1
         self._near: socket.socket | None = None
         self._far: socket.socket | None = None
@@ -35,31 +40,28 @@ class Alarm:
 
     def ring(self) -> None:
         """Make the descriptor readable. Does nothing once closed."""
-        try:
+        with self._lock, suppress(BlockingIOError):  # full means readable
             if self._eventfd >= 0:
                 os.eventfd_write(self._eventfd, 1)
             elif self._far is not None:
                 self._far.send(b"\0")
-        except BlockingIOError:
-            return  # full, hence readable
 
     def silence(self) -> None:
         """Make the descriptor unreadable. Does nothing once closed."""
-        try:
+        with self._lock, suppress(BlockingIOError):
             if self._eventfd >= 0:
                 os.eventfd_read(self._eventfd)
             elif self._near is not None:
                 while self._near.recv(4096):
-                    pass
-        except BlockingIOError:
-            return
+                    continue
 
     def close(self) -> None:
         """Give the descriptor back to the system. A second call does nothing."""
-        eventfd, self._eventfd, self._fileno = self._eventfd, -1, -1
-        if eventfd >= 0:
-            os.close(eventfd)
-        for end in (self._near, self._far):
-            if end is not None:
-                end.close()
-        self._near = self._far = None
+        with self._lock:
+            eventfd, self._eventfd, self._fileno = self._eventfd, -1, -1
+            if eventfd >= 0:
+                os.close(eventfd)
+            for end in (self._near, self._far):
+                if end is not None:
+                    end.close()
+            self._near = self._far = None

@@ -1,6 +1,7 @@
 """The dispatch thread: the user's callbacks run here, one after the other, with no lock of ours held.
 
-Knows callables only. One thread per adapter is what makes callbacks of one CQ or listener never overlap (R-ARM-5).
+Knows callables only. One thread per adapter is what makes callbacks of one CQ or listener never overlap
+(R-ARM-5).
 """
 
 import inspect
@@ -20,11 +21,12 @@ _current: Final = threading.local()
 
 
 def check_callback(fn: object) -> None:
-    """Raise TypeError unless `fn` can be called here; a coroutine function cannot, for nobody would await it."""
+    """Raise TypeError unless `fn` can be called here; a coroutine function cannot, for nobody would await
+    it.
+    """
     if not callable(fn):
         raise TypeError(f"callback {fn!r} is not callable")
-    entry = getattr(fn, "__call__", None)  # noqa: B004 - an object whose __call__ is `async def`
-    for part in (fn, entry):
+    for part in (fn, type(fn).__call__):
         if inspect.iscoroutinefunction(part) or inspect.isasyncgenfunction(part):
             raise TypeError(f"callback {fn!r} is a coroutine function; callbacks are called, not awaited")
 
@@ -68,13 +70,15 @@ def _call(fn: Callable[..., object], args: tuple[Any, ...]) -> None:
 
 
 class _Worker:
-    """What the thread holds: its queue, and nothing that leads to the adapter, so that a forgotten one is collected."""
+    """What the thread holds: its queue, and nothing that leads to the adapter, so that a forgotten one is
+    collected.
+    """
 
-    __slots__ = ("name", "changed", "queue", "thread", "submitted", "returned", "stopped", "__weakref__")
+    __slots__ = ("__weakref__", "changed", "name", "queue", "returned", "stopped", "submitted", "thread")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.changed = threading.Condition(threading.Lock())
+        self.changed = threading.Condition()  # re-entrant: garbage collection may call `stop` in its midst
         self.queue: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self.thread: threading.Thread | None = None
         self.submitted = 0
@@ -117,11 +121,11 @@ class _Worker:
 class Dispatcher:
     """Runs callables in the order of their submission in one daemon thread, started when first needed.
 
-    Thread-safe; may be used with the adapter's lock held, for it takes only a lock of its own that is never held
-    while anything else is called.
+    Thread-safe; may be used with the adapter's lock held, for it takes only a lock of its own that is never
+    held while anything else is called.
     """
 
-    __slots__ = ("_worker", "__weakref__")
+    __slots__ = ("__weakref__", "_worker")
 
     def __init__(self, name: str) -> None:
         self._worker = _Worker(name)
@@ -140,7 +144,9 @@ class Dispatcher:
             worker.changed.notify_all()
 
     def run_here(self, fn: Callable[..., object], *args: Any) -> None:
-        """Call `fn(*args)` now, as `submit` would have it called. Only for code that runs on the dispatch thread."""
+        """Call `fn(*args)` now, as `submit` would have it called. Only for code that runs on the dispatch
+        thread.
+        """
         _call(fn, args)
 
     def in_callback(self) -> bool:
@@ -148,7 +154,8 @@ class Dispatcher:
         return getattr(_current, "worker", None) is self._worker
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Wait until everything submitted before this call has returned; False if `timeout` seconds were too short.
+        """Wait until everything submitted before this call has returned; False if `timeout` seconds were too
+        short.
 
         On the dispatch thread itself it cannot wait and returns False at once.
         """
@@ -170,7 +177,9 @@ class Dispatcher:
         self._worker.stop()
 
     def join(self, timeout: float | None = None) -> bool:
-        """After `stop`: wait for the thread's end; False if it still runs (always so on that thread itself)."""
+        """After `stop`: wait for the thread's end; False if it still runs (always so on that thread
+        itself).
+        """
         thread = self._worker.thread
         if thread is None or not thread.is_alive():
             return True

@@ -1,10 +1,12 @@
 """`Pending`: an outcome that comes later, for any number of threads, tasks and event loops at once.
 
 `Pending` is what the user holds; `Promise` is the other half, with which the provider completes it. What is
-waited for, and what it depends on, is told by the maker as text and callables; nothing of NDKPI is known here.
+waited for, and what it depends on, is told by the maker as text and callables; nothing of NDKPI is known
+here.
 """
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from concurrent.futures import CancelledError
 from enum import Enum
@@ -13,7 +15,14 @@ from typing import Any, Final, Generic, TypeVar, cast
 from softndk.drivers.dispatch import check_callback
 from softndk.drivers.engine import Channel
 from softndk.drivers.runtime import Runtime
-from softndk.drivers.waiters import ThreadWaiter, Waiter, async_waiter, check_may_block, current_library
+from softndk.drivers.waiters import (
+    ThreadWaiter,
+    Waiter,
+    async_waiter,
+    check_may_block,
+    current_library,
+    in_trio,
+)
 from softndk.errors import InvalidHandle, fresh_copy
 
 __all__ = ["Pending", "Promise"]
@@ -30,11 +39,12 @@ class _State(Enum):
 
 
 class Pending(Awaitable[_T_co], Generic[_T_co]):
-    """A request that has been started and whose outcome comes later (STATUS_PENDING and its completion callback).
+    """A request that has been started and whose outcome comes later (STATUS_PENDING and its completion
+    callback).
 
-    Any number of threads may call `result`, any number of asyncio and trio tasks may await it, also at the same time;
-    all get the one outcome, a failure as an exception instance of their own. Callbacks run on the adapter's callback
-    thread.
+    Any number of threads may call `result`, any number of asyncio and trio tasks may await it, also at the
+    same time; all get the one outcome, a failure as an exception instance of their own. Callbacks run on the
+    adapter's callback thread.
     """
 
     __slots__ = (
@@ -80,8 +90,10 @@ class Pending(Awaitable[_T_co], Generic[_T_co]):
         """Wait in this thread and return the value, or raise the failure.
 
         Args: timeout: seconds; None waits for ever, 0 only looks.
-        Raises: TimeoutError (never an NdkError): not done in time; the request goes on. RuntimeError: not done, and
-            called in a callback of softndk's or in a thread with a running event loop, where waiting would deadlock.
+        Raises: TimeoutError (never an NdkError): not done in time; the request goes on. RuntimeError: not
+        done, and
+            called in a callback of softndk's or in a thread with a running event loop, where waiting would
+            deadlock.
         """
         self._wait(timeout)
         return self._retrieve()
@@ -97,7 +109,8 @@ class Pending(Awaitable[_T_co], Generic[_T_co]):
         return self._state is not _State.OPEN
 
     def cancel(self) -> bool:
-        """Give the request up if it is one of the few that can be; else return False, for NDKPI has no cancel.
+        """Give the request up if it is one of the few that can be; else return False, for NDKPI has no
+        cancel.
 
         After True `result` raises `concurrent.futures.CancelledError`, or what the request says of its end.
         """
@@ -105,7 +118,8 @@ class Pending(Awaitable[_T_co], Generic[_T_co]):
             return self._state is _State.OPEN and self._give_up()
 
     def add_done_callback(self, fn: Callable[["Pending[_T_co]"], object]) -> None:
-        """Have `fn(self)` called on the adapter's callback thread, once, when there is an outcome or as there is one.
+        """Have `fn(self)` called on the adapter's callback thread, once, when there is an outcome or as there
+        is one.
 
         Raises: TypeError: `fn` is a coroutine function or cannot be called.
         """
@@ -114,11 +128,12 @@ class Pending(Awaitable[_T_co], Generic[_T_co]):
             if self._state is _State.OPEN:
                 self._callbacks.append(fn)
                 return
+            self._on_cancel = None
         self._runtime.dispatcher.submit(fn, self)
 
     def __await__(self) -> Generator[Any, Any, _T_co]:
         """Wait in an asyncio or trio task. Cancelling the task stops the waiting, not the request."""
-        if self._state is _State.OPEN or self._under_trio():
+        if self._state is _State.OPEN or in_trio():
             yield from self._sleep()
         return self._retrieve()
 
@@ -136,7 +151,7 @@ class Pending(Awaitable[_T_co], Generic[_T_co]):
             if self._attempt():
                 return
         check_may_block(self._what)
-        deadline = None if timeout is None else runtime.now() + timeout
+        deadline = None if timeout is None else runtime.now() + _checked(timeout)
         waiter = ThreadWaiter(self._what)
         try:
             with runtime.lock:
@@ -160,7 +175,7 @@ class Pending(Awaitable[_T_co], Generic[_T_co]):
     def _sleep(self) -> Generator[Any, Any, None]:
         runtime = self._runtime
         library = current_library()
-        if library == "trio":
+        if library == "trio":  # whose convention is that every await is a checkpoint
             import trio
 
             yield from trio.lowlevel.checkpoint_if_cancelled().__await__()
@@ -189,15 +204,9 @@ class Pending(Awaitable[_T_co], Generic[_T_co]):
         with runtime.lock:
             self._leave(waiter)
 
-    def _under_trio(self) -> bool:
-        # trio's convention: every await is a checkpoint, also one that has nothing to wait for
-        return current_library() == "trio"
-
     def _check_forked(self) -> None:
         if self._runtime.forked and self._state is _State.OPEN:
-            raise InvalidHandle(
-                f"{self._what}: started before the fork; only the parent process can wait for it [INVALID_HANDLE]"
-            )
+            raise InvalidHandle(f"{self._what}: belongs to the parent process, which forked this one [INVALID_HANDLE]")
 
     def _timeout_text(self, timeout: float | None) -> str:
         detail = self._holders() if self._holders is not None else ""
@@ -225,7 +234,7 @@ class Pending(Awaitable[_T_co], Generic[_T_co]):
 
     def _await_stopped(self) -> None:
         """A task has stopped awaiting before it saw the outcome."""
-        if self._on_cancel is not None and not self._waiters and not self._retrieved:
+        if not self._waiters and not self._retrieved and self._state is not _State.FAILED:
             self._give_up()
 
     def _give_up(self) -> bool:
@@ -243,7 +252,10 @@ class Pending(Awaitable[_T_co], Generic[_T_co]):
             raise AssertionError(f"{self._what}: completed twice")
         self._outcome = outcome
         self._state = state
+        self._holders = self._streams = None
         callbacks, self._callbacks = self._callbacks, []
+        if callbacks:
+            self._on_cancel = None  # the outcome is being told
         for fn in callbacks:
             self._runtime.dispatcher.submit(fn, self)
         for waiter in tuple(self._waiters):
@@ -252,6 +264,7 @@ class Pending(Awaitable[_T_co], Generic[_T_co]):
 
     def _retrieve(self) -> _T_co:
         self._retrieved = True
+        self._on_cancel = None
         if self._state is _State.VALUE:
             return cast(_T_co, self._outcome)
         error = fresh_copy(cast(BaseException, self._outcome))
@@ -266,17 +279,26 @@ class Pending(Awaitable[_T_co], Generic[_T_co]):
             _log.error("%s failed and nobody asked for the outcome: %s", self._what, error, exc_info=error)
 
 
+def _checked(timeout: float) -> float:
+    if math.isnan(timeout):
+        raise ValueError("timeout is not a number")
+    return timeout
+
+
 class Promise(Generic[_T]):
-    """The provider's half of a Pending: `pending` goes to the user, this object stays with who will complete it.
+    """The provider's half of a Pending: `pending` goes to the user, this object stays with who will complete
+    it.
 
     Args of the constructor:
         runtime: the adapter's; its lock guards the Pending.
         what: object and operation, for texts: "qp3 'client-7' connect".
         holders: called under the lock when a wait expires: who or what is waited for, "still open: qp3".
-        on_cancel: called under the lock to give the request up: by `cancel()`, and when an await is cancelled that
-            nobody shares, also if the outcome has come meanwhile but has been told to nobody. Returns whether it did;
-            a Pending that is still open then ends in CancelledError. None: cannot be given up.
-        streams: called under the lock when a thread begins to wait: the connections that this thread may serve
+        on_cancel: called under the lock to give the request up: by `cancel()`, and when an await is cancelled
+        that
+            nobody shares, also if the outcome has come meanwhile but has been told to nobody. Returns whether
+            it did; a Pending that is still open then ends in CancelledError. None: cannot be given up.
+        streams: called under the lock when a thread begins to wait: the connections that this thread may
+        serve
             meanwhile, instead of the engine's thread.
     """
 
@@ -291,9 +313,7 @@ class Promise(Generic[_T]):
         on_cancel: Callable[[], bool] | None = None,
         streams: Callable[[], Iterable[Channel]] | None = None,
     ) -> None:
-        self.pending: Pending[_T] = Pending(
-            runtime, what, holders=holders, on_cancel=on_cancel, streams=streams
-        )
+        self.pending: Pending[_T] = Pending(runtime, what, holders=holders, on_cancel=on_cancel, streams=streams)
 
     @property
     def done(self) -> bool:
@@ -305,11 +325,15 @@ class Promise(Generic[_T]):
         self.pending._finish(_State.VALUE, value)
 
     def set_exception(self, error: BaseException) -> None:
-        """Complete with a failure, which is kept; waiters get copies. Under the lock; AssertionError if completed before."""
+        """Complete with a failure, which is kept; waiters get copies. Under the lock; AssertionError if
+        completed before.
+        """
         self.pending._finish(_State.FAILED, error)
 
     def forgive(self) -> None:
-        """A failure, past or to come, is the user's own doing (a local close): do not log it if nobody asks for it."""
+        """A failure, past or to come, is the user's own doing (a local close): do not log it if nobody asks
+        for it.
+        """
         self.pending._forgiven = True
 
     @classmethod

@@ -1,8 +1,8 @@
 """How one sleeper waits and is woken: a thread, an asyncio task, a trio task.
 
-A waiter is made by whoever is going to sleep. `wake` and `reset` are called with the adapter's lock held, sleeping is
-done without it. Between two `reset`s any number of `wake`s counts as one, and none is lost if it comes before the
-sleeper sleeps. What is waited for is not known here.
+A waiter is made by whoever is going to sleep. `wake` and `reset` are called with the adapter's lock held,
+sleeping is done without it. Between two `reset`s any number of `wake`s counts as one, and none is lost if it
+comes before the sleeper sleeps. What is waited for is not known here.
 """
 
 import sys
@@ -26,15 +26,12 @@ __all__ = [
     "async_waiter",
     "check_may_block",
     "current_library",
+    "in_trio",
 ]
 
 
 class Waiter(Protocol):
     """What a waker sees of a sleeper."""
-
-    @property
-    def prompt(self) -> bool:
-        """True if it runs soon after `wake` whatever else the program does: threads, but not tasks."""
 
     def wake(self) -> bool:
         """Let it run. False if it never will: its event loop is closed."""
@@ -53,9 +50,7 @@ class AsyncWaiter(Waiter, Protocol):
 class ThreadWaiter:
     """A sleeping thread. `alarm`, if set under the lock, replaces the way in which the thread is woken."""
 
-    __slots__ = ("alarm", "what", "woken", "_gate")
-
-    prompt = True
+    __slots__ = ("_gate", "alarm", "what", "woken")
 
     def __init__(self, what: str = "") -> None:
         self.what = what
@@ -78,7 +73,9 @@ class ThreadWaiter:
         self._gate.acquire(blocking=False)
 
     def park(self, timeout: float | None) -> None:
-        """Sleep, without the lock, until woken or for `timeout` seconds. May be too early after very long times."""
+        """Sleep, without the lock, until woken or for `timeout` seconds. May be too early after very long
+        times.
+        """
         if timeout is None:
             self._gate.acquire()
         elif timeout > 0:
@@ -89,8 +86,6 @@ class AsyncioWaiter:
     """An asyncio task. Made in the task's own loop."""
 
     __slots__ = ("_future", "_loop", "_woken")
-
-    prompt = False
 
     def __init__(self) -> None:
         import asyncio
@@ -126,8 +121,6 @@ class TrioWaiter:
     """A trio task. Made in that task."""
 
     __slots__ = ("_parked", "_task", "_token", "_woken")
-
-    prompt = False
 
     def __init__(self) -> None:
         import trio
@@ -192,21 +185,23 @@ def async_waiter(library: str) -> AsyncWaiter:
 
 
 def check_may_block(what: str) -> None:
-    """Raise RuntimeError where blocking for `what` would deadlock: in a callback of ours, under an event loop."""
+    """Raise RuntimeError where blocking for `what` would deadlock: in a callback of ours, under an event
+    loop.
+    """
     if in_any_callback():
         raise RuntimeError(f"{what}: blocking inside a softndk callback would deadlock; use add_done_callback")
     if _event_loop_runs_here():
         raise RuntimeError(f"{what}: blocking would stop the event loop of this thread; await it instead")
 
 
+def in_trio() -> bool:
+    """True in a thread that runs trio now."""
+    trio = sys.modules.get("trio")
+    return trio is not None and bool(trio.lowlevel.in_trio_run())
+
+
 def _event_loop_runs_here() -> bool:
     asyncio = sys.modules.get("asyncio")
     if asyncio is not None and asyncio._get_running_loop() is not None:
         return True
-    trio = sys.modules.get("trio")
-    if trio is not None and hasattr(trio.lowlevel, "in_trio_run"):
-        return bool(trio.lowlevel.in_trio_run())
-    try:
-        return bool(sniffio.current_async_library())
-    except sniffio.AsyncLibraryNotFoundError:
-        return False
+    return in_trio()

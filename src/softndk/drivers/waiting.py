@@ -1,14 +1,14 @@
 """`WaitQueue`: the line of those who wait for entries of one source, a CQ above all.
 
 The source's state is a level, asked under the lock; nothing here counts events. One *call* (one `wait` or
-`next_results`) stands in line only while somebody really waits for it. At most one call at a time is *signalled*: it
-holds the baton, and whoever of its sleepers runs first takes the entries at that moment. Whatever ends a call's
-turn (it took, it found nothing, it expired, it was cancelled, its event loop is closed) passes the baton on to the
-first in line whose condition holds. So an entry is never there without somebody on his way to it, and two never
-run for the same one. Arming is not known here.
+`next_results`) stands in line only while somebody really waits for it. At most one call at a time is
+*signalled*: it holds the baton, and whoever of its sleepers runs first takes the entries at that moment.
+Whatever ends a call's turn (it took, it found nothing, it expired, it was cancelled, its event loop is
+closed) passes the baton on to the first in line whose condition holds. So an entry is never there without
+somebody on his way to it, and two never run for the same one. Arming is not known here.
 
-Between two uses of the lock this holds: without a baton no call in line has its condition met, but for those that
-were signalled and did not come in time.
+Between two uses of the lock this holds: without a baton no call in line has its condition met, but for those
+that were signalled and did not come in time.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,20 +23,21 @@ from softndk.drivers.waiters import Waiter
 __all__ = ["Source", "WaitQueue"]
 
 _T = TypeVar("_T")
-_T_co = TypeVar("_T_co", covariant=True)
 _R = TypeVar("_R")
 
 OVERDUE_S: Final = 0.05
-"""How long a signalled task or callback may stay away while others wait: it may sit behind a computation."""
+"""How long a signalled sleeper may stay away while others wait: a task or callback may sit behind a
+computation.
+"""
 
 
-class Source(Protocol[_T_co]):
+class Source(Protocol[_T]):
     """Where the entries are. Every method is called with the adapter's lock held."""
 
     def ready(self, kind: int) -> bool:
         """True if an entry that matches `kind` is present, or if the source has failed or is closing."""
 
-    def take(self, max_results: int) -> list[_T_co]:
+    def take(self, max_results: int) -> list[_T]:
         """Remove and return up to `max_results` entries of every kind, oldest first."""
 
     def failure(self) -> BaseException | None:
@@ -44,9 +45,11 @@ class Source(Protocol[_T_co]):
 
 
 class WaitQueue(Generic[_T]):
-    """The line of waiters of one `Source`. Every method is called with the adapter's lock held, but for `call`s.
+    """The line of waiters of one `Source`. Every method is called with the adapter's lock held, but for
+    `call`s.
 
-    Args of the constructor: what: for texts, "cq1 wait". streams: the connections whose traffic brings entries; a
+    Args of the constructor: what: for texts, "cq1 wait". streams: the connections whose traffic brings
+    entries; a
         thread that waits serves them meanwhile. None: the engine's thread does.
     """
 
@@ -68,16 +71,18 @@ class WaitQueue(Generic[_T]):
         self._baton: _Call[Any, Any] | None = None
         self._guard: Timer | None = None
         self._guarded = 0
+        self._turns = 0
 
     def __len__(self) -> int:
         """Calls that somebody waits for now."""
         return len(self._line)
 
     def call(self, kind: int, max_results: int) -> Pending[list[_T]]:
-        """A wait for up to `max_results` entries (1 or more). Needs no lock; stands in line only once waited for.
+        """A wait for up to `max_results` entries (1 or more). Needs no lock; stands in line only once waited
+        for.
 
-        The Pending takes entries when a sleeper of its runs, when its callback is dispatched, or when `done()` finds
-        entries that nobody in line is about to take. `cancel()` takes nothing.
+        The Pending takes entries when a sleeper of its runs, when its callback is dispatched, or when
+        `done()` finds entries that nobody in line is about to take. `cancel()` takes nothing.
         """
         return _Call(self, kind, max_results, _all)
 
@@ -136,7 +141,7 @@ class WaitQueue(Generic[_T]):
 
     def _watch(self) -> None:
         baton = self._baton
-        if self._guard is None and baton is not None and len(self._line) > 1 and not baton._prompt():
+        if self._guard is None and baton is not None and len(self._line) > 1:
             self._guarded = baton._turn
             runtime = self.runtime
             self._guard = runtime.engine.call_at(runtime.now() + OVERDUE_S, self._overdue)
@@ -181,7 +186,9 @@ class _Call(Pending[_R], Generic[_T, _R]):
             return self._state is _State.OPEN and self._give_up()
 
     def add_done_callback(self, fn: Callable[[Pending[_R]], object]) -> None:
-        """Have `fn(self)` called on the adapter's callback thread; the entries are taken at that moment, not before."""
+        """Have `fn(self)` called on the adapter's callback thread; the entries are taken at that moment, not
+        before.
+        """
         check_callback(fn)
         with self._runtime.lock:
             if self._state is _State.OPEN:
@@ -196,14 +203,12 @@ class _Call(Pending[_R], Generic[_T, _R]):
 
     # ---- seen from the line
 
-    def _prompt(self) -> bool:
-        return any(waiter.prompt for waiter in self._waiters)
-
     def _signal(self) -> bool:
         """Wake all sleepers of this call; those already awake stay so. False if none of them can ever run."""
         if not self._signalled:
             self._signalled = True
-            self._turn += 1
+            self._queue._turns += 1
+            self._turn = self._queue._turns
         alive = self._collector is not None
         for waiter in tuple(self._waiters):
             if waiter.wake():
@@ -219,12 +224,13 @@ class _Call(Pending[_R], Generic[_T, _R]):
     def _attempt(self) -> bool:
         if self._state is not _State.OPEN:
             return True
-        if self._signalled or self._queue._baton is None:
-            return self._claim()
-        return False
+        queue = self._queue
+        if not self._signalled and queue._baton is not None:
+            queue._pass_on()  # its holder may be gone for good
+        return (self._signalled or queue._baton is None) and self._claim()
 
     def _last_attempt(self) -> bool:
-        # the line is for those who have time: an entry that is there is not left for who has signalled but not come
+        # who has no more time does not stand back: nobody leaves empty-handed while an entry is there
         return self._state is not _State.OPEN or self._claim()
 
     def _resume(self) -> bool:
@@ -263,7 +269,9 @@ class _Call(Pending[_R], Generic[_T, _R]):
         self._queue._enter(self)
 
     def _leave(self, waiter: Waiter) -> None:
-        if self._waiters.pop(waiter, self) is self or self._state is not _State.OPEN:
+        joined = waiter in self._waiters
+        super()._leave(waiter)
+        if not joined or self._state is not _State.OPEN:
             return
         queue = self._queue
         if self._waiters or self._collector is not None:
@@ -299,8 +307,6 @@ class _Collector:
     """The sleeper that stands for a call's callbacks: it runs when the dispatch thread gets to it."""
 
     __slots__ = ("_call", "_woken")
-
-    prompt = False
 
     def __init__(self, call: _Call[Any, Any]) -> None:
         self._call = call

@@ -72,6 +72,8 @@ class Connection:
         self._local_fin = False
         self._disconnect_asked = False
         self._frames_seen = 0
+        self._octets_in = 0
+        self._octets_out = 0
         self._now = 0.0
 
     def bind(self, pair: QueuePair, open_stream: StreamOpener) -> None:
@@ -91,9 +93,11 @@ class Connection:
         return self.state in _UP
 
     @property
-    def frames(self) -> tuple[int, int]:
-        """FPDUs taken in and made so far."""
-        return (0, 0) if self._stream is None else (self._stream.frames_in, self._stream.frames_out)
+    def traffic(self) -> tuple[int, int, int, int]:
+        """FPDUs taken in and made, octets received and sent so far."""
+        stream = self._stream
+        frames = (0, 0) if stream is None else (stream.frames_in, stream.frames_out)
+        return (*frames, self._octets_in, self._octets_out)
 
     @property
     def holding_back(self) -> bool:
@@ -117,9 +121,14 @@ class Connection:
         """The active side's time limit, from the connect call to the peer's Reply."""
         self._deadlines["reply"] = now + self._config.connect_timeout_s
 
+    def refuse_start(self, error: NdkError) -> None:
+        """The active start cannot even begin, for a reason known at once."""
+        self._fail_startup(error)
+
     def receive_data(self, data: memoryview, now: float) -> None:
         """Octets from the peer, borrowed for the call."""
         self._now = now
+        self._octets_in += data.nbytes
         state = self.state
         if state is State.REQUESTING:
             self._receive_reply(data)
@@ -155,7 +164,10 @@ class Connection:
         self._now = now
         if self.state in (State.CLOSED, State.ERROR):
             return
-        self._lose(error_from_os(error, f"{self.name}: connection lost"))
+        failure = error_from_os(error, f"{self.name}: connection lost")
+        if self.state is State.REQUESTING and failure.status is Status.CONNECTION_RESET:
+            failure = Refused(f"{failure.text}; nobody takes connections there [CONNECTION_REFUSED, R-PAUSE-1]")
+        self._lose(failure)
 
     def handle_timeout(self, now: float) -> None:
         """Act on every time limit that has passed."""
@@ -261,6 +273,7 @@ class Connection:
     def data_sent(self, count: int, now: float) -> None:
         """The socket has taken the first `count` octets of what data_to_send gave."""
         self._now = now
+        self._octets_out += count
         startup = min(count, self._startup_left)
         self._startup_left -= startup
         left = count
@@ -520,7 +533,9 @@ class Connection:
             target = culprit or next((r for r in (*pair.active, *pair.waiting) if r.status is None), None)
             if target is not None:
                 name = OperationType(target.type).name.lower()
-                target.fail(status, f"{pair.name} {name}: refused by the peer: {value.text} [{status.name}, A-4]", error, code)
+                target.fail(
+                    status, f"{pair.name} {name}: refused by the peer: {value.text} [{status.name}, A-4]", error, code
+                )
         stream.stop()
         self._out.clear()
         self._end_stream(error)

@@ -82,6 +82,4 @@ class Aborted:
     error: NdkError
 
 
-Event = (
-    RequestReceived | ReplyReceived | Established | StartupFailed | PeerDisconnected | Disconnected | Aborted
-)
+Event = RequestReceived | ReplyReceived | Established | StartupFailed | PeerDisconnected | Disconnected | Aborted

@@ -97,9 +97,7 @@ class ProtocolFault(Exception):
     read_request: the Read Request header to return in place of the one in `ulpdu` (brought up to date, RFC 5040 4.8).
     """
 
-    def __init__(
-        self, cause: Cause, text: str, ulpdu: bytes = b"", length: int = 0, read_request: bytes = b""
-    ) -> None:
+    def __init__(self, cause: Cause, text: str, ulpdu: bytes = b"", length: int = 0, read_request: bytes = b"") -> None:
         super().__init__(cause, text, ulpdu, length, read_request)
         self.cause = cause
         self.text = text

@@ -202,9 +202,7 @@ class Deframer:
             return None
         if self._crc and crc32c(view[start:end]) != RESIDUE:
             covered = end - CRC_LENGTH
-            self._fail(
-                FramingReason.BAD_CRC, CRC_OCTETS.unpack_from(view, covered)[0], crc32c(view[start:covered])
-            )
+            self._fail(FramingReason.BAD_CRC, CRC_OCTETS.unpack_from(view, covered)[0], crc32c(view[start:covered]))
         if self._markers:
             content = self._without_markers(view[start:end])
             ulpdu = content[LENGTH_FIELD : LENGTH_FIELD + (content[0] << 8 | content[1])]
@@ -245,9 +243,7 @@ class Deframer:
         return content + MARKER_LENGTH * _markers_within(self._offset, content)
 
     def _complete_carry(self) -> bool:
-        """Move octets from the lent chunk until the carry begins with a whole FPDU; False if there are too
-        few.
-        """
+        """Move octets from the lent chunk until the carry begins with a whole FPDU; False if there are too few."""
         while True:
             missing = self._carry_at + self._wire_length(self._carry, self._carry_at) - len(self._carry)
             if missing <= 0:

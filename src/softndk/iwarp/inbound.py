@@ -172,9 +172,7 @@ class Inbound:
     def _handle_tagged(self, ulpdu: memoryview) -> None:
         header = ddp.parse_tagged(ulpdu)
         if header.version != ddp.VERSION:
-            raise self._fault(
-                Cause.TAGGED_VERSION, f"DDP version {header.version}, only 1 is spoken here", ulpdu
-            )
+            raise self._fault(Cause.TAGGED_VERSION, f"DDP version {header.version}, only 1 is spoken here", ulpdu)
         opcode = self._opcode_of(header.rsvdulp, ulpdu)
         if opcode not in _TAGGED:
             raise self._fault(
@@ -255,9 +253,7 @@ class Inbound:
     def _handle_untagged(self, ulpdu: memoryview, hold: bool) -> bool:
         header = ddp.parse_untagged(ulpdu)
         if header.version != ddp.VERSION:
-            raise self._fault(
-                Cause.UNTAGGED_VERSION, f"DDP version {header.version}, only 1 is spoken here", ulpdu
-            )
+            raise self._fault(Cause.UNTAGGED_VERSION, f"DDP version {header.version}, only 1 is spoken here", ulpdu)
         opcode = self._opcode_of(header.rsvdulp, ulpdu)
         if opcode in _TAGGED:
             raise self._fault(
@@ -266,9 +262,7 @@ class Inbound:
                 ulpdu,
             )
         if header.qn not in _SERVED_QUEUES:
-            raise self._fault(
-                Cause.INVALID_QN, f"{opcode.name} on queue number {header.qn}; 0, 1 and 2 exist", ulpdu
-            )
+            raise self._fault(Cause.INVALID_QN, f"{opcode.name} on queue number {header.qn}; 0, 1 and 2 exist", ulpdu)
         if header.qn != _QUEUE_OF[opcode]:
             raise self._fault(
                 Cause.OPCODE_ON_WRONG_QUEUE,
@@ -285,9 +279,7 @@ class Inbound:
 
     def _place_send(self, header: ddp.UntaggedHeader, opcode: Opcode, ulpdu: memoryview, hold: bool) -> bool:
         if header.msn != self._send_msn:
-            raise self._fault(
-                Cause.INVALID_MSN, f"Send with MSN {header.msn}, expected {self._send_msn}", ulpdu
-            )
+            raise self._fault(Cause.INVALID_MSN, f"Send with MSN {header.msn}, expected {self._send_msn}", ulpdu)
         receive = self._receive
         if receive is None:
             if not self.pair.receives:
@@ -312,9 +304,7 @@ class Inbound:
                 )
         payload = ulpdu[ddp.UNTAGGED_HEADER :]
         if header.mo != expected:
-            raise self._fault(
-                Cause.INVALID_MO, f"Send at message offset {header.mo}, expected {expected}", ulpdu
-            )
+            raise self._fault(Cause.INVALID_MO, f"Send at message offset {header.mo}, expected {expected}", ulpdu)
         end = expected + len(payload)
         if end > receive.length:
             fault = self._fault(
@@ -322,9 +312,7 @@ class Inbound:
                 f"{self.pair.name}: message of at least {end} octets, the posted receive has room for {receive.length}",
                 ulpdu,
             )
-            receive.fail(
-                Status.BUFFER_OVERFLOW, f"{fault.text} [BUFFER_OVERFLOW, A-5]", None, sent_code(fault)
-            )
+            receive.fail(Status.BUFFER_OVERFLOW, f"{fault.text} [BUFFER_OVERFLOW, A-5]", None, sent_code(fault))
             raise fault
         try:
             scatter(self.access, receive.sgl, expected, payload)
@@ -348,9 +336,7 @@ class Inbound:
             self.access.invalidate(stag)
         except AccessDenied as denied:
             cause = (
-                Cause.INVALIDATE_NOT_ASSOCIATED
-                if denied.denial is Denial.NOT_ASSOCIATED
-                else Cause.CANNOT_INVALIDATE
+                Cause.INVALIDATE_NOT_ASSOCIATED if denied.denial is Denial.NOT_ASSOCIATED else Cause.CANNOT_INVALIDATE
             )
             fault = self._fault(cause, f"{self.pair.name}: Send with Invalidate: {denied.text}", ulpdu)
             receive.fail(
@@ -373,13 +359,9 @@ class Inbound:
                 ulpdu,
             )
         if header.mo:
-            raise self._fault(
-                Cause.INVALID_MO, f"Read Request at message offset {header.mo}, expected 0", ulpdu
-            )
+            raise self._fault(Cause.INVALID_MO, f"Read Request at message offset {header.mo}, expected 0", ulpdu)
         body = ulpdu[ddp.UNTAGGED_HEADER :]
-        if len(body) > rdmap.READ_REQUEST_LENGTH or (
-            len(body) == rdmap.READ_REQUEST_LENGTH and not header.last
-        ):
+        if len(body) > rdmap.READ_REQUEST_LENGTH or (len(body) == rdmap.READ_REQUEST_LENGTH and not header.last):
             raise self._fault(
                 Cause.READ_REQUEST_TOO_LONG,
                 f"Read Request with a body of {len(body)} octets"
@@ -403,9 +385,7 @@ class Inbound:
                     ulpdu,
                 ) from None
         if self.refuse_reads:
-            raise self._fault(
-                Cause.LOCAL_ERROR, "Read Request after this side's FIN: it can't be answered", ulpdu
-            )
+            raise self._fault(Cause.LOCAL_ERROR, "Read Request after this side's FIN: it can't be answered", ulpdu)
         self._read_msn = self._read_msn + 1 & _MSN_MASK
         self.responses.append(PendingResponse(read, bytes(ulpdu)))
 
@@ -439,9 +419,7 @@ class Inbound:
 
     def _local_fault(self, request: ReceiveRequest | ReadWork, denied: AccessDenied) -> ProtocolFault:
         text = f"{self.pair.name} {request.type.name.lower()}: {denied.text}"
-        request.fail(
-            status_for_denial(denied.denial), f"{text} [{status_for_denial(denied.denial).name}, R-WR-15]"
-        )
+        request.fail(status_for_denial(denied.denial), f"{text} [{status_for_denial(denied.denial).name}, R-WR-15]")
         return ProtocolFault(Cause.LOCAL_ERROR, text)
 
 

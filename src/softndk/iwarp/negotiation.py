@@ -215,9 +215,7 @@ class Initiator:
         return self._agree(reply)
 
     def receive_eof(self) -> NoReturn:
-        """The peer has closed before its Reply was whole. Raises: StartupError: always, INCOMPLETE or
-        NO_ANSWER.
-        """
+        """The peer has closed before its Reply was whole. Raises: StartupError: always, INCOMPLETE or NO_ANSWER."""
         self._reader.cut_off()
 
     def leftover(self) -> bytes:
@@ -236,9 +234,7 @@ class Initiator:
             if reply.enhanced is not None:
                 raise failure(StartupReason.MALFORMED, "enhanced Reply to a Request that was not enhanced")
         elif reply.enhanced is None:
-            raise failure(
-                StartupReason.NOT_ENHANCED, "the Reply has no IRD and ORD although the Request had them"
-            )
+            raise failure(StartupReason.NOT_ENHANCED, "the Reply has no IRD and ORD although the Request had them")
         else:
             answer = reply.enhanced
             ord_ = min(ord_, answer.ird)
@@ -270,15 +266,9 @@ class Initiator:
         )
 
     def _choose(self, answer: Enhanced) -> Rtr:
-        """Return the best option of the Reply that this end can generate; a Read needs a slot at the
-        responder.
-        """
+        """Return the best option of the Reply that this end can generate; a Read needs a slot at the responder."""
         for option in _PREFERENCE:
-            if (
-                option in self._offer
-                and option in _offered(answer)
-                and (option is not Rtr.READ or answer.ird > 0)
-            ):
+            if option in self._offer and option in _offered(answer) and (option is not Rtr.READ or answer.ird > 0):
                 return option
         return Rtr.NONE
 
@@ -289,9 +279,7 @@ class Responder:
     Args: crc: insist on CRC. markers: ask for markers. max_revision: highest MPA revision understood, 1 or 2.
     """
 
-    def __init__(
-        self, *, crc: bool = True, markers: bool = False, max_revision: int = REVISION_RFC6581
-    ) -> None:
+    def __init__(self, *, crc: bool = True, markers: bool = False, max_revision: int = REVISION_RFC6581) -> None:
         self._crc = crc
         self._markers = markers
         self._reader = _FrameReader(FrameKind.REQUEST, max_revision)
@@ -326,9 +314,7 @@ class Responder:
         )
 
     def receive_eof(self) -> NoReturn:
-        """The peer has closed before its Request was whole. Raises: StartupError: always, INCOMPLETE or
-        NO_ANSWER.
-        """
+        """The peer has closed before its Request was whole. Raises: StartupError: always, INCOMPLETE or NO_ANSWER."""
         self._reader.cut_off()
 
     def accept(self, private_data: bytes, *, ird: int, ord: int) -> tuple[bytes, Negotiated]:
@@ -401,9 +387,7 @@ class Responder:
             raise RuntimeError("there is no Request to answer")
         return self._reader.frame
 
-    def _enhanced_answer(
-        self, *, ird: int, ord: int, peer_to_peer: bool, options: frozenset[Rtr]
-    ) -> Enhanced:
+    def _enhanced_answer(self, *, ird: int, ord: int, peer_to_peer: bool, options: frozenset[Rtr]) -> Enhanced:
         return Enhanced(
             ird=ird,
             ord=ord,
@@ -460,9 +444,7 @@ def _names(options: frozenset[Rtr]) -> str:
 
 
 class _FrameReader:
-    """Collects one start-up frame of a given kind, at most 532 octets, and judges what its header alone can
-    tell.
-    """
+    """Collects one start-up frame of a given kind, at most 532 octets, and judges what its header alone can tell."""
 
     def __init__(self, kind: FrameKind, max_revision: int) -> None:
         self._kind = kind
@@ -488,9 +470,7 @@ class _FrameReader:
 
     def cut_off(self) -> NoReturn:
         if not self._held:
-            raise StartupError(
-                StartupReason.NO_ANSWER, f"the peer closed without a {self._kind.name.title()}"
-            )
+            raise StartupError(StartupReason.NO_ANSWER, f"the peer closed without a {self._kind.name.title()}")
         text = f"the peer closed after {len(self._held)} octets of its {self._kind.name.title()}"
         raise StartupError(StartupReason.INCOMPLETE, text)
 

@@ -73,7 +73,7 @@ class Outbound:
 
         Raises: ProtocolFault: an own request cannot be carried out; it has its failing status then.
         """
-        if self._terminated or self.fenced:
+        if self._terminated:
             return None
         while True:
             if self._message is not None:
@@ -114,6 +114,8 @@ class Outbound:
     def _begin_message(self) -> bool:
         responses = self._inbound.responses
         request = self.pair.startable()
+        if self.fenced and not isinstance(request, LocalRequest):
+            return False
         if responses and (self._responses_first or request is None):
             self._responses_first = False
             self._message = self._response(responses[0])

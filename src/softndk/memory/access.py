@@ -38,9 +38,7 @@ class MemoryAccess:
     `stream` is the QP's identity, which windows are bound to.
     """
 
-    def __init__(
-        self, table: TokenTable, logical: LogicalSpace, pd: ProtectionDomain, stream: object
-    ) -> None:
+    def __init__(self, table: TokenTable, logical: LogicalSpace, pd: ProtectionDomain, stream: object) -> None:
         self._table = table
         self._logical = logical
         self._pd = pd
@@ -50,9 +48,7 @@ class MemoryAccess:
         """Octets of local memory that an SGE names (R-WR-9, R-WR-15). Raises AccessDenied."""
         entry = self._table.find(token)
         if entry is None or not entry.is_local:
-            raise AccessDenied(
-                Denial.INVALID_TOKEN, f"local token {masked(token)} names nothing registered here"
-            )
+            raise AccessDenied(Denial.INVALID_TOKEN, f"local token {masked(token)} names nothing registered here")
         if entry.pd is not self._pd:
             raise AccessDenied(
                 Denial.NOT_ASSOCIATED,
@@ -66,9 +62,7 @@ class MemoryAccess:
                     f"logical address {address:#x} + {length} is not mapped by build_lam [R-WR-9]",
                 )
             if write and any(view.readonly for view in found):
-                raise AccessDenied(
-                    Denial.MISSING_RIGHT, f"logical address {address:#x} maps a read-only buffer"
-                )
+                raise AccessDenied(Denial.MISSING_RIGHT, f"logical address {address:#x} maps a read-only buffer")
             return found
         if not entry.valid:
             raise AccessDenied(
@@ -82,14 +76,28 @@ class MemoryAccess:
             )
         return self._slices(entry, address, length)
 
+    def inline(self, token: int, address: int, length: int) -> list[memoryview]:
+        """Octets for an INLINE SGE: rights and validity of the token do not matter, only that Python holds the memory.
+
+        The token's region first, then any region of the PD that has these addresses (R-WR-10). Raises AccessDenied.
+        """
+        entry = self._table.find(token)
+        candidates = [entry] if entry is not None and entry.scope is not Scope.PRIVILEGED else []
+        for entry in (*candidates, *self._table.entries_of(self._pd)):
+            offset = address - entry.base
+            if entry.memory is not None and offset >= 0 and offset + length <= entry.length:
+                return entry.memory.slices(entry.memory_offset + offset, length)
+        raise AccessDenied(
+            Denial.OUT_OF_BOUNDS,
+            f"inline octets [{address:#x}, +{length}) lie in no registered region; use Sge.inline(data) [R-WR-10]",
+        )
+
     def remote(self, stag: int, to: int, length: int, right: Right) -> list[memoryview]:
         """Octets that the peer may read or write (R-MEM-1 to -3). Raises AccessDenied."""
         entry = self._associated(stag)
         if not entry.rights & right:
             name = "remote write" if right is Right.REMOTE_WRITE else "remote read"
-            raise AccessDenied(
-                Denial.MISSING_RIGHT, f"token {masked(stag)} of {entry.owner} gives no {name} [R-MEM-2]"
-            )
+            raise AccessDenied(Denial.MISSING_RIGHT, f"token {masked(stag)} of {entry.owner} gives no {name} [R-MEM-2]")
         return self._slices(entry, to, length)
 
     def invalidate(self, stag: int) -> None:
@@ -127,7 +135,9 @@ class MemoryAccess:
             elif entry.is_local:
                 text = f"token {masked(stag)} of {entry.owner} is local only and is never honoured from the wire [R-PRIV-3]"
             else:
-                text = f"token {masked(stag)} of {entry.owner} is not valid: it was invalidated or never bound [R-INV-3]"
+                text = (
+                    f"token {masked(stag)} of {entry.owner} is not valid: it was invalidated or never bound [R-INV-3]"
+                )
             raise AccessDenied(Denial.INVALID_TOKEN, text)
         if entry.pd is not self._pd:
             self._table.refused += 1

@@ -53,9 +53,7 @@ def byte_view(buffer: Memory, what: str = "buffer") -> memoryview:
             f"{what}: {type(buffer).__name__} is no buffer ({error}); give bytearray, memoryview, mmap, array or ndarray"
         ) from None
     if not view.c_contiguous:
-        raise InvalidParameter(
-            f"{what}: not contiguous (strides {view.strides}); pass a contiguous copy [R-REGMR-1]"
-        )
+        raise InvalidParameter(f"{what}: not contiguous (strides {view.strides}); pass a contiguous copy [R-REGMR-1]")
     return view.cast("B") if view.nbytes else memoryview(b"")
 
 
@@ -131,9 +129,7 @@ class Mdl:
             address = address_of(views[0])
         self.length: int = sum(view.nbytes for view in views)
         if address < 0 or address + self.length > 1 << 64:
-            raise InvalidParameter(
-                f"Mdl: address {address:#x} with length {self.length} passes 2^64 [R-LAM-1]"
-            )
+            raise InvalidParameter(f"Mdl: address {address:#x} with length {self.length} passes 2^64 [R-LAM-1]")
         self.address: int = address
         self._buffers = chain
 

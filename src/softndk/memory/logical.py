@@ -65,9 +65,7 @@ class LogicalSpace:
         missing = length
         for number, page in enumerate(pages):
             if page % PAGE_SIZE:
-                raise InvalidParameter(
-                    f"page {number} = {page:#x} is not a multiple of {PAGE_SIZE} [R-FREG-2]"
-                )
+                raise InvalidParameter(f"page {number} = {page:#x} is not a multiple of {PAGE_SIZE} [R-FREG-2]")
             offset = fbo if number == 0 else 0
             take = min(missing, PAGE_SIZE - offset)
             if take <= 0:
@@ -80,7 +78,5 @@ class LogicalSpace:
             parts += found
             missing -= take
         if missing > 0:
-            raise InvalidParameter(
-                f"{len(pages)} pages from fbo {fbo} do not hold {length} octets [R-FREG-3]"
-            )
+            raise InvalidParameter(f"{len(pages)} pages from fbo {fbo} do not hold {length} octets [R-FREG-3]")
         return ByteRange(parts)

@@ -5,6 +5,8 @@ fast-register region: new -> initialize -> invalid -> fast_register -> valid -> 
 window:               invalid -> bind -> valid on one QP -> invalidate (any kind) -> invalid
 """
 
+from collections.abc import Callable
+
 from softndk.errors import AccessViolation, InvalidState
 from softndk.memory.buffers import ByteRange
 from softndk.memory.tokens import ProtectionDomain, Right, Scope, TokenEntry, TokenTable
@@ -27,6 +29,8 @@ class _Pair:
         self.length = 0
         self.rights = Right.NONE
         self.windows = 0
+        self.posted = 0  # requests in queues that will change this region
+        self.on_idle: Callable[[], None] | None = None  # called when the last window has gone
 
     @property
     def valid(self) -> bool:
@@ -61,6 +65,14 @@ class _Pair:
         self.windows += change
         if self.remote is not None:
             self.remote.bound_windows = self.windows
+        if not self.windows and self.on_idle is not None:
+            self.on_idle()
+
+    def rename(self, name: str) -> None:
+        self.name = name
+        for entry in (self.local, self.remote):
+            if entry is not None:
+                entry.owner = name
 
 
 class Region(_Pair):
@@ -119,15 +131,24 @@ class FastRegion(_Pair):
 
     def fast_register(self, base: int, memory: ByteRange, rights: Right) -> None:
         """Execute a fast register: valid from now on. Raises InvalidState when already valid (R-FREG-6)."""
+        self.check_fast_register()
+        self._open(base, memory, rights)
+
+    def check_fast_register(self) -> None:
+        """Raise what `fast_register` would raise now."""
         if self.valid:
             raise InvalidState(
                 f"{self.name} fast_register: already registered; invalidate it first [INVALID_DEVICE_REQUEST, R-FREG-6]",
                 Status.INVALID_DEVICE_REQUEST,
             )
-        self._open(base, memory, rights)
 
     def invalidate(self) -> None:
         """Execute an invalidate of any kind. Raises InvalidState: already invalid, or windows bound."""
+        self.check_invalidate()
+        self._close()
+
+    def check_invalidate(self) -> None:
+        """Raise what `invalidate` would raise now."""
         if not self.valid:
             raise _already_invalid(self.name)
         if self.windows:
@@ -136,7 +157,6 @@ class FastRegion(_Pair):
                 " [INVALID_DEVICE_REQUEST, R-INVAL-4]",
                 Status.INVALID_DEVICE_REQUEST,
             )
-        self._close()
 
     def destroy(self) -> None:
         self._remove_tokens()
@@ -152,50 +172,60 @@ class Window:
         self.token = table.create(Scope.WINDOW, pd, name)
         self.token.invalidate = self.invalidate
         self.region: Region | FastRegion | None = None
+        self.posted = 0  # requests in queues that will change this window
+
+    def rename(self, name: str) -> None:
+        self.name = self.token.owner = name
 
     @property
     def valid(self) -> bool:
         return self.token.valid
 
-    def bind(
-        self, region: Region | FastRegion, base: int, length: int, rights: Right, stream: object
-    ) -> None:
+    def bind(self, region: Region | FastRegion, base: int, length: int, rights: Right, stream: object) -> None:
         """Execute a bind (R-BIND-2, -5).
 
         Raises: InvalidState: bound already. AccessViolation: region not valid, range outside, or remote write over a
         region without local write. Nothing has changed then.
         """
+        self.check_bind(region, base, length, rights)
+        assert region.memory is not None
+        self.token.open(base, region.memory, rights, memory_offset=base - region.base, length=length)
+        self.token.stream = stream
+        self.region = region
+        region.count_window(1)
+
+    def check_bind(self, region: Region | FastRegion, base: int, length: int, rights: Right) -> None:
+        """Raise what `bind` would raise now."""
         if self.valid:
             raise InvalidState(
                 f"{self.name} bind: already bound; invalidate it first [INVALID_DEVICE_REQUEST, R-BIND-5]",
                 Status.INVALID_DEVICE_REQUEST,
             )
-        if not region.valid or region.memory is None:
-            raise AccessViolation(
-                f"{self.name} bind: {region.name} is not registered [ACCESS_VIOLATION, A-6]"
-            )
-        offset = base - region.base
-        if offset < 0 or offset + length > region.length:
+        if not region.valid:
+            raise AccessViolation(f"{self.name} bind: {region.name} is not registered [ACCESS_VIOLATION, A-6]")
+        if base < region.base or base + length > region.base + region.length:
             raise AccessViolation(
                 f"{self.name} bind: [{base:#x}, +{length}) is not inside {region.name}"
                 f" [{region.base:#x}, +{region.length}) [ACCESS_VIOLATION, R-BIND-2]"
             )
         if rights & Right.REMOTE_WRITE and not region.rights & Right.LOCAL_WRITE:
             raise AccessViolation(
-                f"{self.name} bind: remote write over {region.name}, which has no local write [ACCESS_VIOLATION, R-BIND-1]"
+                f"{self.name} bind: remote write over {region.name}, which has no local write"
+                " [ACCESS_VIOLATION, R-BIND-1]"
             )
-        self.token.open(base, region.memory, rights, memory_offset=offset, length=length)
-        self.token.stream = stream
-        self.region = region
-        region.count_window(1)
 
     def invalidate(self) -> None:
         """Execute an invalidate of any kind. Raises InvalidState when already invalid (A-9)."""
+        self.check_invalidate()
+        self.token.close()
+        region, self.region = self.region, None
+        if region is not None:
+            region.count_window(-1)
+
+    def check_invalidate(self) -> None:
+        """Raise what `invalidate` would raise now."""
         if not self.valid:
             raise _already_invalid(self.name)
-        self.token.close()
-        if self.region is not None:
-            self.region.count_window(-1)
 
     def destroy(self) -> None:
         if self.valid:

@@ -7,7 +7,7 @@ only local rights ever helps a peer.
 
 import secrets
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum, IntFlag
 from typing import Final
 
@@ -94,9 +94,7 @@ class TokenEntry:
     def is_local(self) -> bool:
         return self.scope in _LOCAL
 
-    def open(
-        self, base: int, memory: ByteRange, rights: Right, *, memory_offset: int = 0, length: int
-    ) -> None:
+    def open(self, base: int, memory: ByteRange, rights: Right, *, memory_offset: int = 0, length: int) -> None:
         """Make the token valid over `length` octets of `memory` from `memory_offset`, addressed from `base`."""
         self.base = base
         self.memory = memory
@@ -160,6 +158,10 @@ class TokenTable:
     def find(self, stag: int) -> TokenEntry | None:
         """The entry with exactly this number, valid or not."""
         return self._entries.get(stag)
+
+    def entries_of(self, pd: ProtectionDomain) -> Iterator[TokenEntry]:
+        """Every entry of a PD."""
+        return (entry for entry in self._entries.values() if entry.pd is pd)
 
     def has_index(self, stag: int) -> bool:
         """True if the index is in use although the number as a whole may not be (wrong key)."""

@@ -85,6 +85,7 @@ class QueuePair:
                 " [NO_MORE_ENTRIES, R-WR-8]"
             )
         self.waiting.append(request)
+        request.entered()
         if self.flushing:
             self._flush_initiator()
         elif not deferred:
@@ -125,6 +126,7 @@ class QueuePair:
             self.reads_outstanding -= 1
         if request.status is None:
             request.status = Status.SUCCESS
+        request.left()
         while self.active and self.active[0].status is not None:
             self._complete_initiator(self.active.popleft())
 
@@ -166,12 +168,19 @@ class QueuePair:
         self._flush_initiator()
         self._flush_receives()
 
+    def cancel_pending(self, failure: NdkError) -> None:
+        """Cancel what is pending on a QP without a connection; it stays usable (R-FLUSH-1)."""
+        earlier, was_flushing = self.failure, self.flushing
+        self.flush(failure)
+        self.failure, self.flushing = earlier, was_flushing
+
     def _flush_initiator(self) -> None:
         self.active.extend(self.waiting)
         self.waiting.clear()
         while self.active:
             request = self.active.popleft()
             self._cancel(request)
+            request.left()
             self._complete_initiator(request)
 
     def _flush_receives(self) -> None:

@@ -1,7 +1,7 @@
 """Work requests as the data path sees them: checked by the post, executed in queue order."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from softndk.errors import NdkError
 from softndk.flags import OperationType, OpFlag
@@ -70,15 +70,19 @@ class InitiatorRequest(Request):
     def fenced(self) -> bool:
         return bool(self.flags & OpFlag.READ_FENCE.value)
 
+    def entered(self) -> None:
+        """The request is in the queue now."""
+
+    def left(self) -> None:
+        """The request can change nothing any more: it has been carried out or cancelled."""
+
 
 class _Outgoing(InitiatorRequest):
     """A request with octets for the peer: `inline` (copied by the post) or `sgl`."""
 
     __slots__ = ("inline", "length", "sgl")
 
-    def __init__(
-        self, kind: OperationType, flags: int, context: Any, sgl: Sequence[Sge], inline: bytes | None
-    ) -> None:
+    def __init__(self, kind: OperationType, flags: int, context: Any, sgl: Sequence[Sge], inline: bytes | None) -> None:
         super().__init__(kind, flags, context)
         self.sgl = tuple(sgl)
         self.inline = inline
@@ -147,14 +151,21 @@ class ReadWork(InitiatorRequest):
         self.on_success = on_success
 
 
+class Subject(Protocol):
+    """What a local request changes. `posted`: requests in queues that will change it."""
+
+    posted: int
+
+
 class LocalRequest(InitiatorRequest):
     """Bind, fast register or invalidate: nothing on the wire, executed in its turn (R-WR-14).
 
-    `execute` raises NdkError to fail the request. `waits_for_reads`: an invalidate of memory that earlier reads may
-    still write into is held back until they are complete.
+    `execute` raises NdkError to fail the request. `subjects`: the objects that it changes, which count what is queued
+    on them. `waits_for_reads`: an invalidate of memory that earlier reads may still write into is held back until they
+    are complete.
     """
 
-    __slots__ = ("execute", "waits_for_reads")
+    __slots__ = ("execute", "subjects", "waits_for_reads")
 
     def __init__(
         self,
@@ -162,9 +173,20 @@ class LocalRequest(InitiatorRequest):
         flags: int,
         context: Any,
         execute: Callable[[], None],
+        subjects: Sequence[Subject] = (),
         *,
         waits_for_reads: bool = False,
     ) -> None:
         super().__init__(kind, flags, context)
         self.execute = execute
+        self.subjects = subjects
         self.waits_for_reads = waits_for_reads
+
+    def entered(self) -> None:
+        for subject in self.subjects:
+            subject.posted += 1
+
+    def left(self) -> None:
+        subjects, self.subjects = self.subjects, ()
+        for subject in subjects:
+            subject.posted -= 1

@@ -98,6 +98,9 @@ class CaptureWriter:
                 active,
                 name,
             )
+            if self._closing.is_set():
+                tap._over = True
+                return tap
             if interface is None:
                 self._interfaces[host] = len(self._interfaces)
                 self._put(interface_description(host, LINK_ETHERNET))
@@ -107,22 +110,24 @@ class CaptureWriter:
 
     def flush(self) -> None:
         """Write everything seen so far to the file, unfinished FPDUs included (as the first part of a segment)."""
-        with self._lock:
-            now = self._clock()
-            for tap in self._taps:
-                tap._write_held(now, now)
-            self._write_out()
+        if os.getpid() == self._owner:
+            with self._lock:
+                self._write_all()
 
     def close(self) -> None:
         """Write everything, close the file. A second call does nothing; the taps turn into no-ops."""
-        self.flush()
+        if os.getpid() != self._owner:
+            return  # In a forked child the lock may stay held for ever, and the buffer is the parent's.
         with self._lock:
+            self._write_all()
             self._closing.set()
+            for tap in self._taps:
+                tap._over = True
             self._taps.clear()
             self._file.close()
-            flusher = self._flusher
+            flusher, self._flusher = self._flusher, None
         atexit.unregister(self.close)
-        if flusher is not None and flusher is not threading.current_thread():
+        if flusher is not None:
             flusher.join()
 
     def __enter__(self) -> Self:
@@ -134,21 +139,25 @@ class CaptureWriter:
     # All below: with the lock held.
 
     def _put(self, block: bytes) -> None:
-        if self.error is not None or self._file.closed:
+        if self.error is not None or self._closing.is_set():
             return
         self._blocks.append(block)
         self._octets += len(block)
         if self._octets >= BUFFER_OCTETS:
             self._write_out()
+        self._flush_soon()
+
+    def _write_all(self) -> None:
+        for tap in self._taps:
+            tap._write_held()
+        self._write_out()
 
     def _write_out(self) -> None:
-        if not self._blocks or self._file.closed:
+        if not self._blocks:
             return
         rest = memoryview(b"".join(self._blocks))
         self._blocks.clear()
         self._octets = 0
-        if os.getpid() != self._owner:
-            return  # A forked child holds a copy of the parent's buffer.
         try:
             while rest:
                 rest = rest[self._file.write(rest) :]
@@ -156,21 +165,26 @@ class CaptureWriter:
             self.error = error
             _log.warning("capture %s ends here: %s", self.path, error)
 
-    def _wake_flusher(self) -> None:
-        """Something waits to be written: let it be in the file soon, also if nothing follows."""
-        if self._flusher is None and not self._closing.is_set():
-            self._flusher = threading.Thread(target=self._flush_later, name="softndk-capture", daemon=True)
+    def _flush_soon(self) -> None:
+        """Something waits to be written: let it be in the file within the interval, also if nothing follows."""
+        if self._flusher is not None or self._closing.is_set():
+            return
+        self._flusher = threading.Thread(target=self._flush_later, name="softndk-capture", daemon=True)
+        try:
             self._flusher.start()
+        except RuntimeError:  # No threads any more: the interpreter is ending.
+            self._flusher = None
+            self._write_out()
 
     def _flush_later(self) -> None:
-        interval_ns = int(self._flush_interval_s * 1e9)
+        """The flusher: goes on while there is something to write, and ends after an interval without."""
         while not self._closing.wait(self._flush_interval_s):
             with self._lock:
-                now = self._clock()
                 idle = not self._blocks
+                limit = time.monotonic() - self._flush_interval_s
                 for tap in self._taps:
                     idle &= not tap._holds
-                    tap._write_held(now, now - interval_ns)
+                    tap._write_held(limit)
                 self._write_out()
                 if idle:
                     self._flusher = None
@@ -189,7 +203,7 @@ class _Direction:
         self.held = bytearray()
         self.written = 0
         """Octets of `held` that are in the file already."""
-        self.held_since = 0
+        self.held_since = 0.0
         self.ended = False
 
 
@@ -222,7 +236,8 @@ class StreamTap:
     def opened(self) -> None:
         """TCP is established. Left out, the first other call stands for it."""
         with self._writer._lock:
-            self._open(self._writer._clock())
+            if not self._over:
+                self._open(self._writer._clock())
 
     def sent(self, data: Buffer) -> None:
         """The socket has taken these octets."""
@@ -241,25 +256,26 @@ class StreamTap:
         self._fin(self._theirs)
 
     def reset(self, by_peer: bool) -> None:
-        """The connection was reset, by the peer (an attempt that it refused included) or by us. Ends the stream."""
+        """The connection was reset, or an attempt to connect ended: by the peer, or by us. Ends the stream."""
         with self._writer._lock:
             if self._over:
                 return
             now = self._writer._clock()
-            if by_peer and self._active and not self._opened:
+            attempt = self._active and not self._opened
+            if attempt:
                 self._syn(self._ours, now)
             else:
                 self._open(now)
-                self._write_held(now, now)
-            self._segment(self._theirs if by_peer else self._ours, now, RST | ACK, _NO_OCTETS)
+                self._write_held()
+            if by_peer or not attempt:
+                self._segment(self._theirs if by_peer else self._ours, now, RST | ACK, _NO_OCTETS)
             self._end()
 
     def closed(self) -> None:
         """The socket is gone; what is held is written. Ends the stream."""
         with self._writer._lock:
             if not self._over:
-                now = self._writer._clock()
-                self._write_held(now, now)
+                self._write_held()
                 self._end()
 
     # All below: with the writer's lock held, except the first lines of _octets and _fin.
@@ -277,11 +293,11 @@ class StreamTap:
                 length = cutter.wanted(view[place:])
                 if length > size - place:
                     direction.held += view[place:]
-                    direction.held_since = now
+                    direction.held_since = time.monotonic()
+                    self._writer._flush_soon()
                     break
                 self._unit(direction, view[place : place + length], 0, now)
                 place += length
-            self._writer._wake_flusher()
 
     def _complete_held(self, direction: _Direction, view: memoryview, now: int) -> int:
         """Add to the unit that is held what belongs to it; say how many octets of `view` that took."""
@@ -341,12 +357,12 @@ class StreamTap:
     def _holds(self) -> bool:
         return len(self._ours.held) > self._ours.written or len(self._theirs.held) > self._theirs.written
 
-    def _write_held(self, now: int, not_after: int) -> None:
-        """Write the beginnings of units that have been held since `not_after` or longer."""
+    def _write_held(self, not_after: float | None = None) -> None:
+        """Write the beginnings of units that are held: all, or those held since a time (monotonic) or longer."""
         for direction in (self._ours, self._theirs):
-            if len(direction.held) > direction.written and direction.held_since <= not_after:
+            if len(direction.held) > direction.written and (not_after is None or direction.held_since <= not_after):
                 with memoryview(direction.held) as held, held[direction.written :] as rest:
-                    self._pieces(direction, rest, now)
+                    self._pieces(direction, rest, self._writer._clock())
                 direction.written = len(direction.held)
 
     def _syn(self, direction: _Direction, now: int) -> None:
@@ -367,7 +383,7 @@ class StreamTap:
                 return
             now = self._writer._clock()
             self._open(now)
-            self._write_held(now, now)
+            self._write_held()
             direction.ended = True
             self._segment(direction, now, FIN | ACK, _NO_OCTETS)
             other = self._theirs if direction is self._ours else self._ours

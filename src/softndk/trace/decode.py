@@ -6,6 +6,7 @@ untrusted: memory is bounded by what the file holds, never by a length that it a
 """
 
 import os
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -96,8 +97,9 @@ def read_frames(path: str | os.PathLike[str]) -> Iterator[Frame]:
     """
     streams: dict[frozenset[Address], _Stream] = {}
     numbers = count()
-    understood = False
     strange: set[int] = set()
+    understood = False
+    damage: TraceError | None = None
     with open(path, "rb") as file:
         try:
             for packet in read_packets(file):
@@ -115,9 +117,12 @@ def read_frames(path: str | os.PathLike[str]) -> Iterator[Frame]:
                         yield from stream.give_up()
                     stream = streams[key] = _Stream(numbers)
                 yield from stream.segment(segment, Origin(packet.number, packet.time_ns))
-        finally:
-            left = [frame for stream in streams.values() for frame in stream.give_up()]
-        yield from left
+        except TraceError as error:
+            damage = error
+    for stream in streams.values():
+        yield from stream.give_up()
+    if damage is not None:
+        raise damage
     if strange and not understood:
         raise TraceError(f"no packet can be read: link type {min(strange)} is not understood")
 
@@ -182,7 +187,8 @@ class _Stream:
             frames += self.give_up()
             if self.is_iwarp:
                 frames.append(side.event(origin, "reset", "the connection was reset"))
-        self._over = self._over or (len(self._sides) == 2 and all(each.ended for each in self._sides.values()))
+        if len(self._sides) == 2 and all(each.ended for each in self._sides.values()):
+            self._over = True
         return frames
 
     def give_up(self) -> list[Frame]:
@@ -205,7 +211,7 @@ class _Side:
         self._held = bytearray()
         self._last = Origin(0, 0)
         self._searching = False
-        self._starts: list[int] = []
+        self._starts: deque[int] = deque()
         """While searching: where in `_held` segments began."""
         self._skipped = 0
 
@@ -230,24 +236,17 @@ class _Side:
 
     def _is_midway(self, data: memoryview) -> bool:
         """Whether these, the first octets that were captured, are not the stream's first."""
-        return (
-            not (self._cutter.started or self._held or self.assembler.from_start) and not may_begin_startup(data)
-        )  # fmt: skip
+        begun = self._cutter.started or self._held or self.assembler.from_start
+        return not begun and not may_begin_startup(data)
 
     def _lose(self, missing: int) -> None:
-        if not (self._cutter.started or self._searching or self._held):
-            self._skipped = 0
-        self._drop(len(self._held))
-        self._skipped += missing
-        self._cutter.position += missing
+        """Octets are not in the capture; what is held can't be completed."""
+        lost = len(self._held) + missing
+        self._held.clear()
         self._starts.clear()
+        self._skipped += lost
+        self._cutter.position += lost
         self._searching = self._cutter.started = True
-
-    def _drop(self, octets: int) -> None:
-        """Pass over octets that cannot be read."""
-        del self._held[:octets]
-        self._skipped += octets
-        self._cutter.position += octets
 
     def _units(self) -> list[Frame]:
         """Cut complete units off what is held."""
@@ -271,42 +270,51 @@ class _Side:
 
     def _resume(self) -> list[Frame]:
         """Look for an FPDU (in a stream that is not known yet, also a start-up frame) at the segments' beginnings."""
-        while self._starts:
-            self._drop(self._starts[0])
-            self._starts = [start - self._starts[0] for start in self._starts]
-            found = self._judge()
+        held, starts = self._held, self._starts
+        place = 0
+        found: bool | None = False
+        while starts and not found:
+            self._cutter.position += starts[0] - place
+            place = starts[0]
+            found = self._judge(place)
             if found is None:
-                return []
-            if found:
-                return self._found()
-            self._starts.pop(0)
-        self._drop(len(self._held))
-        return []
+                break
+            starts.popleft()
+        if found is False:
+            self._cutter.position += len(held) - place
+            place = len(held)
+        if place:
+            del held[:place]
+            self._skipped += place
+            self._starts = deque(start - place for start in starts)
+        return self._found() if found else []
 
-    def _judge(self) -> bool | None:
-        """Whether what is held begins with a unit; None: more octets are needed to tell."""
-        held, cutter = self._held, self._cutter
-        if not self.is_iwarp and may_begin_startup(held):
-            if len(held) < len(REQUEST_KEY):
+    def _judge(self, place: int) -> bool | None:
+        """Whether a unit begins at this place of what is held; None: more octets are needed to tell."""
+        cutter = self._cutter
+        head = self._held[place : place + STARTUP_HEADER]
+        if not self.is_iwarp and may_begin_startup(head):
+            if len(head) < len(REQUEST_KEY):
                 return None
             cutter.started = False
             cutter.position = 0
             return True
         lead = cutter.lead
-        if len(held) < lead + _FPDU_HEAD:
+        if len(head) < lead + _FPDU_HEAD:
             return None
-        if not is_plausible(memoryview(bytes(held[lead : lead + _FPDU_HEAD]))):
+        if not is_plausible(head[lead:]):
             return False
-        length = cutter.wanted(held[: lead + _FPDU_HEAD])
-        if length > len(held):
+        length = cutter.wanted(head)
+        if length > len(self._held) - place:
             return None
-        unit = memoryview(bytes(held[:length]))
-        if _crc_matches(unit) or self._stream.crc is False:
+        unit = memoryview(bytes(self._held[place : place + length]))
+        if self._stream.crc is False or _crc_matches(unit):
             return True
         # Without the start-up frames: a sender without CRC commonly leaves zeros in its place.
         return self._stream.crc is None and not any(unit[-CRC_LENGTH:])
 
     def _found(self) -> list[Frame]:
+        """What is held begins with a unit."""
         self._searching = False
         self._starts.clear()
         skipped, self._skipped = self._skipped, 0

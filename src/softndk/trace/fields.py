@@ -87,7 +87,7 @@ def startup_fields(frame: StartupFrame) -> Fields:
     return Fields(kind, " ".join(words), details, memoryview(b""))
 
 
-def is_plausible(head: memoryview) -> bool:
+def is_plausible(head: bytes | bytearray | memoryview) -> bool:
     """Whether the first four octets of an FPDU can be a length, versions 1, and an opcode with its model."""
     info = OPCODES.get(opcode_of(head[3]))
     return (
@@ -159,17 +159,17 @@ def _tagged(header: TaggedHeader, payload: memoryview) -> Fields:
 def _untagged(header: UntaggedHeader, payload: memoryview) -> Fields:
     opcode = opcode_of(header.rsvdulp)
     details: dict[str, Detail] = {"opcode": opcode, "qn": header.qn, "msn": header.msn, "mo": header.mo}
-    summary = f"MSN {header.msn}"
+    summary = "" if opcode == Opcode.TERMINATE else f"MSN {header.msn} "
     if opcode in INVALIDATING:
         details["invalidate_stag"] = header.rsvdulp_word
-        summary += f" invalidates 0x{header.rsvdulp_word:08x}"
+        summary += f"invalidates 0x{header.rsvdulp_word:08x} "
+    place = f"MO {header.mo} len {len(payload)}"
     try:
-        body = _body(opcode, payload, details)
+        summary += _body(opcode, payload, details) or place
     except (WireError, struct.error) as error:
         details["problem"] = f"body: {error}"
-        body = f"MO {header.mo} len {len(payload)} (body: {error})"
-    summary += " " + (body or f"MO {header.mo} len {len(payload)}") + _end(details, header)
-    return Fields(_kind(opcode), summary, details, payload)
+        summary += f"{place} (body: {error})"
+    return Fields(_kind(opcode), summary + _end(details, header), details, payload)
 
 
 def _body(opcode: int, body: memoryview, details: dict[str, Detail]) -> str:

@@ -43,9 +43,7 @@ def merge(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
             if interface not in interfaces:
                 interfaces[interface] = len(interfaces)
                 target.write(interface_description(*interface))
-            target.write(
-                enhanced_packet(interfaces[interface], packet.time_ns, b"", packet.data, len(packet.data))
-            )
+            target.write(enhanced_packet(interfaces[interface], packet.time_ns, b"", packet.data, len(packet.data)))
 
 
 def _numbered(index: int, packets: Iterator[Packet]) -> Iterator[tuple[int, int, Packet]]:

@@ -7,8 +7,21 @@ import struct
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, NamedTuple
 
-__all__ = ["ACK", "FIN", "LINK_ETHERNET", "LINK_TYPES", "MAX_PAYLOAD", "PSH", "RST", "SYN", "Address", "HeaderMaker",
-           "Segment", "parse_segment"]  # fmt: skip
+__all__ = [
+    "ACK",
+    "FIN",
+    "LINK_ETHERNET",
+    "LINK_TYPES",
+    "MAX_PAYLOAD",
+    "PSH",
+    "RST",
+    "SYN",
+    "SYN_OPTIONS",
+    "Address",
+    "HeaderMaker",
+    "Segment",
+    "parse_segment",
+]
 
 Address = tuple[str, int]
 """Numeric IPv4 or IPv6 address, port."""
@@ -24,10 +37,9 @@ LINK_ETHERNET: Final = 1
 LINK_LOOP: Final = 108
 LINK_SLL: Final = 113
 LINK_SLL2: Final = 276
-LINK_IPV4: Final = 228
-LINK_IPV6: Final = 229
-_LINK_RAW: Final = frozenset({12, 14, 101})
-LINK_TYPES: Final = frozenset({LINK_NULL, LINK_ETHERNET, LINK_LOOP, LINK_SLL, LINK_SLL2, LINK_IPV4, LINK_IPV6}) | _LINK_RAW
+_LINK_IP: Final = frozenset({12, 14, 101, 228, 229})
+"""Raw IP, by its several numbers: BSD's, OpenBSD's, libpcap's, IPv4 only, IPv6 only."""
+LINK_TYPES: Final = frozenset({LINK_NULL, LINK_ETHERNET, LINK_LOOP, LINK_SLL, LINK_SLL2}) | _LINK_IP
 """Link types that `parse_segment` understands."""
 
 MAX_PAYLOAD: Final = 65495
@@ -40,8 +52,13 @@ _TCP: Final = 6
 _EXTENSION_HEADERS: Final = frozenset({0, 43, 60})
 """IPv6 hop-by-hop, routing and destination options: all begin with next header and length."""
 
+_LIFE: Final = 64
+_IPV4_FIRST: Final = 0x4500
+_DO_NOT_FRAGMENT: Final = 0x4000
+_IPV4_LIFE_TCP: Final = _LIFE << 8 | _TCP
+_IPV6_FIRST: Final = 0x60000000
 _WINDOW: Final = 0xFFFF
-SYN_OPTIONS: Final = bytes.fromhex("0204ffd7" "0103030e")
+SYN_OPTIONS: Final = bytes.fromhex("0204ffd70103030e")
 """Maximum segment size 65495, no-operation, window scale 14: the analysis of a reader never finds the window full."""
 
 
@@ -50,13 +67,13 @@ def _numeric(host: str) -> IPv4Address | IPv6Address:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def _sum(data: bytes | memoryview, size: int) -> int:
+def _sum(data: bytes | memoryview) -> int:
     """Ones' complement sum of 16-bit words modulo 65535, an odd octet padded with zero.
 
     2**16 is 1 modulo 65535, so the sum of the words is the whole number modulo 65535: one division instead of a loop.
     """
     number = int.from_bytes(data, "big")
-    return (number << 8 if size & 1 else number) % 0xFFFF
+    return (number << 8 if len(data) & 1 else number) % 0xFFFF
 
 
 class HeaderMaker:
@@ -73,38 +90,32 @@ class HeaderMaker:
             raise ValueError(f"{source[0]} and {destination[0]} are of different address families")
         self._v6 = origin.version == 6
         self._source_destination = origin.packed + target.packed
-        self._link = (
-            b"\x02\0" + target.packed[-4:] + b"\x02\0" + origin.packed[-4:]
-            + struct.pack("!H", _ETHERTYPE_IPV6 if self._v6 else _ETHERTYPE_IPV4)
-        )  # fmt: skip
+        ethertype = _ETHERTYPE_IPV6 if self._v6 else _ETHERTYPE_IPV4
+        # Locally administered MAC addresses made of the IP addresses' ends.
+        self._link = struct.pack("!2s4s2s4sH", b"\2\0", target.packed[-4:], b"\2\0", origin.packed[-4:], ethertype)
         self._ports = struct.pack("!HH", source[1], destination[1])
-        addresses = _sum(self._source_destination, len(self._source_destination))
-        self._constant_ip = addresses + 0x4500 + 0x4000 + 0x4006
+        addresses = _sum(self._source_destination)
+        self._constant_ip = addresses + _IPV4_FIRST + _DO_NOT_FRAGMENT + _IPV4_LIFE_TCP
         self._constant_tcp = addresses + _TCP + _WINDOW + sum(struct.unpack("!HH", self._ports))
 
     def make(self, sequence: int, acknowledged: int, flags: int, payload: memoryview, options: bytes = b"") -> bytes:
         """Headers for one segment. `payload`: at most MAX_PAYLOAD octets, read for the checksum, not kept."""
-        size = len(payload)
-        tcp_length = 20 + len(options) + size
+        tcp_length = 20 + len(options) + len(payload)
         offset_flags = 5 + len(options) // 4 << 12 | flags
-        total = (
-            self._constant_tcp + tcp_length + offset_flags
-            + (sequence >> 16) + (sequence & 0xFFFF) + (acknowledged >> 16) + (acknowledged & 0xFFFF)
-            + _sum(options, 0) + _sum(payload, size)
-        )  # fmt: skip
-        tcp = struct.pack(
-            "!4sIIHHHH", self._ports, sequence, acknowledged, offset_flags, _WINDOW, -total % 0xFFFF, 0
-        )
+        # 2**16 is 1 modulo 65535, so the 32-bit fields may be added as they are.
+        total = self._constant_tcp + tcp_length + offset_flags + sequence + acknowledged + _sum(options) + _sum(payload)
+        tcp = struct.pack("!4sIIHHHH", self._ports, sequence, acknowledged, offset_flags, _WINDOW, -total % 0xFFFF, 0)
         if self._v6:
-            ip = struct.pack("!IHBB", 0x60000000, tcp_length, _TCP, 64)
+            ip = struct.pack("!IHBB", _IPV6_FIRST, tcp_length, _TCP, _LIFE)
         else:
             length = 20 + tcp_length
-            ip = struct.pack("!HHIHH", 0x4500, length, 0x4000, 0x4006, -(self._constant_ip + length) % 0xFFFF)
+            checksum = -(self._constant_ip + length) % 0xFFFF
+            ip = struct.pack("!HHHHHH", _IPV4_FIRST, length, 0, _DO_NOT_FRAGMENT, _IPV4_LIFE_TCP, checksum)
         return b"".join((self._link, ip, self._source_destination, tcp, options))
 
 
 class Segment(NamedTuple):
-    """One TCP segment as captured. `payload` is shorter than `length`, what was sent, if the capture cut packets short."""
+    """One TCP segment as captured. `payload` has fewer than `length` octets if the capture cut packets short."""
 
     source: Address
     destination: Address
@@ -138,7 +149,7 @@ def _link_header(link_type: int, data: bytes) -> tuple[int, int]:
         return (20, data[20] >> 4) if data[0:2] in (b"\x08\0", b"\x86\xdd") else (0, 0)
     elif link_type in (LINK_NULL, LINK_LOOP):
         return 4, data[4] >> 4
-    elif link_type in _LINK_RAW or link_type in (LINK_IPV4, LINK_IPV6):
+    elif link_type in _LINK_IP:
         return 0, data[0] >> 4
     else:
         return 0, 0

@@ -35,9 +35,7 @@ class QueueNumber(IntEnum):
 
 
 class TaggedHeader(NamedTuple):
-    """Header of a tagged segment: `stag` 32 bits, `to` 64 bits; `rsvdulp` is the octet DDP carries for its
-    user.
-    """
+    """Header of a tagged segment: `stag` 32 bits, `to` 64 bits; `rsvdulp` is the octet DDP carries for its user."""
 
     last: bool
     rsvdulp: int

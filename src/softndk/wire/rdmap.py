@@ -60,9 +60,7 @@ _IMMEDIATE: Final = OpcodeInfo(False, QueueNumber.SEND, UNTAGGED_HEADER, 8)
 OPCODES: Final[Mapping[int, OpcodeInfo]] = MappingProxyType(
     {
         Opcode.WRITE: _TAGGED,
-        Opcode.READ_REQUEST: OpcodeInfo(
-            False, QueueNumber.READ_REQUEST, UNTAGGED_HEADER, READ_REQUEST_LENGTH
-        ),
+        Opcode.READ_REQUEST: OpcodeInfo(False, QueueNumber.READ_REQUEST, UNTAGGED_HEADER, READ_REQUEST_LENGTH),
         Opcode.READ_RESPONSE: _TAGGED,
         Opcode.SEND: _SEND,
         Opcode.SEND_INVALIDATE: _SEND,

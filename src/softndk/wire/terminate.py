@@ -233,9 +233,7 @@ class Terminate:
         if self.read_header and (
             len(self.read_header) != READ_REQUEST_LENGTH or len(self.ddp_header) != UNTAGGED_HEADER
         ):
-            raise ValueError(
-                "a terminated Read Request header has 28 octets and follows an untagged DDP header"
-            )
+            raise ValueError("a terminated Read Request header has 28 octets and follows an untagged DDP header")
 
     def emit(self) -> bytes:
         """Return the body, 4 to 52 octets, in the standard's bit order."""

@@ -1,9 +1,9 @@
 """The checksum against published values."""
 
 import pytest
-from tests.vectors.iwarp_vectors import CHECKSUMS, FPDUS, Checksum, Frame
 
 from softndk.wire.crc32c import CRC_OCTETS, RESIDUE, crc32c
+from tests.vectors.iwarp_vectors import CHECKSUMS, FPDUS, Checksum, Frame
 
 
 @pytest.mark.parametrize("vector", CHECKSUMS, ids=str)

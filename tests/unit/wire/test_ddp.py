@@ -3,7 +3,6 @@
 import struct
 
 import pytest
-from tests.vectors.iwarp_vectors import UNMARKED_FPDUS, Frame, ulpdu_of
 
 from softndk.wire import WireError
 from softndk.wire.ddp import (
@@ -17,6 +16,7 @@ from softndk.wire.ddp import (
     parse_untagged,
 )
 from softndk.wire.rdmap import Opcode
+from tests.vectors.iwarp_vectors import UNMARKED_FPDUS, Frame, ulpdu_of
 
 TAGGED = [vector for vector in UNMARKED_FPDUS if "tagged" in vector.expected]
 UNTAGGED = [vector for vector in UNMARKED_FPDUS if "untagged" in vector.expected]
@@ -53,10 +53,12 @@ def test_both_kinds_are_among_the_vectors() -> None:
 def test_every_field_has_its_place() -> None:
     tagged = TaggedHeader(last=False, rsvdulp=0x5A, stag=0x01020304, to=0x05060708090A0B0C)
     assert tagged.emit() == bytes.fromhex("81 5a 01020304 05060708090a0b0c")
+    assert parse_tagged(tagged.emit()) == tagged
     untagged = UntaggedHeader(
         last=True, rsvdulp=0x5A, rsvdulp_word=0x01020304, qn=0x05060708, msn=0x090A0B0C, mo=0x0D0E0F10
     )
     assert untagged.emit() == bytes.fromhex("41 5a 01020304 05060708 090a0b0c 0d0e0f10")
+    assert parse_untagged(untagged.emit()) == untagged
 
 
 def test_largest_values_travel() -> None:

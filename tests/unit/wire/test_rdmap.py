@@ -1,7 +1,6 @@
 """Opcodes, the control octet and the Read Request body."""
 
 import pytest
-from tests.vectors.iwarp_vectors import UNMARKED_FPDUS, Frame, ulpdu_of
 
 from softndk.wire import WireError
 from softndk.wire.rdmap import (
@@ -14,6 +13,7 @@ from softndk.wire.rdmap import (
     opcode_of,
     version_of,
 )
+from tests.vectors.iwarp_vectors import UNMARKED_FPDUS, Frame, ulpdu_of
 
 # Opcode, both control octets of a last segment, QN, ULPDU length of a message without or with its fixed body.
 TABLE = [
@@ -61,9 +61,7 @@ def test_opcode_and_its_ddp_model_in_the_vectors(vector: Frame) -> None:
         assert info.body == len(ulpdu) - info.header
 
 
-@pytest.mark.parametrize(
-    ("octet", "version", "opcode"), [(0x00, 0, 0), (0x4F, 1, 15), (0xBC, 2, 12), (0xF3, 3, 3)]
-)
+@pytest.mark.parametrize(("octet", "version", "opcode"), [(0x00, 0, 0), (0x4F, 1, 15), (0xBC, 2, 12), (0xF3, 3, 3)])
 def test_control_octet_is_split_and_reserved_bits_ignored(octet: int, version: int, opcode: int) -> None:
     assert version_of(octet) == version
     assert opcode_of(octet) == opcode

@@ -3,10 +3,10 @@
 import re
 
 import pytest
-from tests.vectors.iwarp_vectors import UNMARKED_FPDUS, Frame, ulpdu_of
 
 from softndk.wire import WireError
 from softndk.wire.terminate import CODES, MAX_BODY, Layer, Terminate, describe, is_defined
+from tests.vectors.iwarp_vectors import UNMARKED_FPDUS, Frame, ulpdu_of
 
 VECTORS = [vector for vector in UNMARKED_FPDUS if "terminate" in vector.expected]
 
@@ -112,9 +112,7 @@ class TestBody:
             pytest.param("0209c0000012" + SEND_HEADER.hex()[:-2], id="untagged header cut off"),
             pytest.param("0100e000002e" + READ_HEADER.hex(), id="read header missing"),
             pytest.param("0100e000002e" + READ_HEADER.hex() + READ_BODY.hex()[:-2], id="read header cut off"),
-            pytest.param(
-                "0100e0000016" + TAGGED_HEADER.hex() + READ_BODY.hex(), id="read of a tagged segment"
-            ),
+            pytest.param("0100e0000016" + TAGGED_HEADER.hex() + READ_BODY.hex(), id="read of a tagged segment"),
             pytest.param("01002000" + READ_BODY.hex(), id="read header alone"),
         ],
     )

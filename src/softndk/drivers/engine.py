@@ -1,0 +1,623 @@
+"""The engine: one thread per adapter that serves descriptors and timers when nobody else does.
+
+A thread that waits for something takes the descriptors concerned out of the engine's hands and serves them
+itself until it leaves (`block`), and one that polls serves them in passing (`poll`): no thread is woken in a
+ping-pong. What it served is then *on loan* for a few milliseconds, because it will probably be back, and
+nobody serves it meanwhile; the engine takes it back when it was not.
+
+Timers are always the engine's. Everything of a channel is called under the adapter's lock. What a channel is,
+TCP or not, is not known here.
+"""
+
+import atexit
+import heapq
+import itertools
+import math
+import select
+import selectors
+import socket
+import threading
+import time
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from errno import ECONNABORTED, ETIMEDOUT
+from typing import TYPE_CHECKING, Final
+
+from softndk.drivers.alarm import Alarm
+from softndk.drivers.dispatch import report_unraisable
+from softndk.drivers.waiters import ThreadWaiter
+
+if TYPE_CHECKING:
+    from _thread import RLock
+
+__all__ = ["READ", "WRITE", "Channel", "Engine", "Timer"]
+
+READ: Final = selectors.EVENT_READ
+WRITE: Final = selectors.EVENT_WRITE
+_POLLIN: Final = getattr(select, "POLLIN", 0)
+_POLLOUT: Final = getattr(select, "POLLOUT", 0)
+LOAN_S: Final = 0.005
+"""How long a descriptor stays unserved after the thread that served it: many round trips, yet not long for a
+peer.
+"""
+READ_SIZE: Final = 256 * 1024
+"""Octets of one read: the most that one channel may do before the next has its turn."""
+LONGEST_SLEEP_S: Final = 3600.0
+"""Bound for one system call's timeout; longer waits are made of several."""
+EXIT_WAIT_S: Final = 2.0
+"""How long the interpreter's exit waits for engines that still have to send."""
+
+
+class Channel(ABC):
+    """A descriptor with interest and a deadline, as the engine sees it. Every method is called under the
+    lock.
+    """
+
+    __slots__ = ("_fd", "_loaned", "_mask", "_registered", "_seat", "_timer_at")
+
+    def __init__(self) -> None:
+        self._fd = -1
+        self._mask = 0
+        self._registered = 0
+        self._seat: _Seat | None = None
+        self._loaned = False
+        self._timer_at = math.inf
+
+    @abstractmethod
+    def interest(self) -> int:
+        """READ and WRITE, or'ed: what to wait for. Asked again by `Engine.update`."""
+
+    @abstractmethod
+    def deadline(self) -> float | None:
+        """When to call `on_deadline`, on the engine's clock; None: never. Asked again by `Engine.update`."""
+
+    @abstractmethod
+    def on_ready(self, mask: int) -> None:
+        """READ, WRITE or both are possible, or an error is there to be found. Must not block; READ_SIZE at
+        most.
+        """
+
+    @abstractmethod
+    def on_deadline(self) -> None:
+        """The deadline has come, or has been put off since."""
+
+    @abstractmethod
+    def fail(self, error: OSError) -> None:
+        """Drop the descriptor at once: it cannot be served any more."""
+
+
+class Timer:
+    """A call to come; see `Engine.call_at`."""
+
+    __slots__ = ("fn",)
+
+    def __init__(self, fn: Callable[[], object]) -> None:
+        self.fn: Callable[[], object] | None = fn
+
+    def cancel(self) -> None:
+        """Under the lock: the call will not come. After the call it does nothing."""
+        self.fn = None
+
+
+class _Seat:
+    """Where a waiting thread serves channels: their descriptors and an alarm in one poll object of its own.
+
+    Unlike an epoll instance a poll object costs no system call to fill and to empty.
+    """
+
+    __slots__ = ("alarm", "channels", "masks", "poller", "sleeping")
+
+    def __init__(self) -> None:
+        self.alarm = Alarm()
+        self.poller = select.poll()
+        self.poller.register(self.alarm.fileno(), _POLLIN)
+        self.channels: dict[int, Channel] = {}
+        self.masks: dict[int, int] = {}
+        self.sleeping = False
+
+    def ring(self) -> None:
+        """Under the lock: have the thread look again."""
+        if self.sleeping:
+            self.sleeping = False
+            self.alarm.ring()
+
+    def watch(self, fd: int, mask: int) -> None:
+        """Wait for `mask` on `fd` from now on, or with 0 no longer."""
+        if mask:
+            self.masks[fd] = mask
+            self.poller.register(fd, (_POLLIN if mask & READ else 0) | (_POLLOUT if mask & WRITE else 0))
+        elif self.masks.pop(fd, 0):
+            self.poller.unregister(fd)
+
+    def wait(self, timeout: float | None) -> list[tuple[int, int]]:
+        """Sleep without the lock; return descriptors with READ and WRITE. The alarm is silenced, not
+        returned.
+        """
+        ready = []
+        alarm = self.alarm.fileno()
+        for fd, events in self.poller.poll(None if timeout is None else math.ceil(timeout * 1000)):
+            if fd == alarm:
+                self.alarm.silence()
+            else:
+                mask = (READ if events & ~_POLLOUT else 0) | (WRITE if events & ~_POLLIN else 0)
+                ready.append((fd, mask))
+        return ready
+
+
+class _Station:
+    """What the engine's thread holds while it sleeps: descriptors, and nothing that leads to the adapter.
+
+    So a forgotten adapter can be collected while its thread sleeps.
+    """
+
+    __slots__ = ("__weakref__", "abandoned", "alarm", "seats", "selector", "sockets", "threaded")
+
+    def __init__(self) -> None:
+        self.selector = selectors.DefaultSelector()
+        self.alarm = Alarm()
+        self.selector.register(self.alarm.fileno(), READ)
+        self.sockets: dict[int, socket.socket] = {}
+        self.seats: list[_Seat] = []
+        self.threaded = False
+        self.abandoned = False
+
+    def abandon(self) -> None:
+        """The engine has been collected: drop the connections and have the thread end."""
+        self.abandoned = True
+        for sock in list(self.sockets.values()):
+            sock.close()
+        if self.threaded:
+            self.alarm.ring()
+        else:
+            self.close()
+
+    def close(self) -> None:
+        for sock in list(self.sockets.values()):
+            sock.close()
+        self.sockets.clear()
+        for seat in self.seats:
+            seat.alarm.close()
+        self.seats.clear()
+        self.selector.close()
+        self.alarm.close()
+
+
+class Engine:
+    """Serves the channels of one adapter. Its thread is a daemon, starts with the first channel or timer, and
+    ends after `stop` or `linger` with the last channel.
+    """
+
+    def __init__(self, lock: "RLock", name: str) -> None:
+        self._lock = lock
+        self._name = name
+        self._station: _Station | None = None
+        self._thread: threading.Thread | None = None
+        self._channels: dict[int, Channel] = {}
+        self._timers: list[tuple[float, int, Channel | Timer]] = []
+        self._numbers = itertools.count()
+        self._sleeping = False
+        self._wakes_at = math.inf
+        self._stopping = False
+        self._ended = False
+        self._stop_at = math.inf
+        self._loans: dict[Channel, float] = {}
+        self._reclaiming = False
+        self._last_leave = -math.inf
+        self._deserted: list[_Seat] = []
+        self._buffer: memoryview | None = None
+
+    # ---- getters
+
+    def now(self) -> float:
+        """The clock of all deadlines."""
+        return time.monotonic()
+
+    @property
+    def buffer(self) -> memoryview:
+        """READ_SIZE octets that every channel reads into, one at a time, under the lock."""
+        if self._buffer is None:
+            self._buffer = memoryview(bytearray(READ_SIZE))
+        return self._buffer
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """What is being served. Under the lock."""
+        return tuple(self._channels.values())
+
+    # ---- verbs; under the lock but for `block`, `join`
+
+    def add(self, channel: Channel, sock: socket.socket) -> None:
+        """Serve `channel`, whose non-blocking socket is `sock`, until `remove`."""
+        if self._stopping:
+            raise AssertionError(f"engine of {self._name}: a new channel after its stop")
+        station = self._started()
+        channel._fd = fd = sock.fileno()
+        self._channels[fd] = channel
+        station.sockets[fd] = sock
+        self.update(channel)
+
+    def update(self, channel: Channel) -> None:
+        """The channel's interest or deadline may have changed."""
+        if channel._fd < 0:
+            return
+        mask = channel.interest()
+        if mask != channel._mask:
+            channel._mask = mask
+            if channel._seat is not None:
+                channel._seat.watch(channel._fd, mask)
+                channel._seat.ring()
+            elif not channel._loaned:
+                self._register(channel)
+            elif mask & WRITE:
+                self._end_loan(channel)  # output must not wait for a loan to run out
+        when = channel.deadline()
+        if when is not None and when < channel._timer_at:
+            channel._timer_at = when
+            self._push(when, channel)
+
+    def remove(self, channel: Channel) -> None:
+        """Stop serving; before the socket is closed. A second call does nothing."""
+        fd, channel._fd = channel._fd, -1
+        if fd < 0:
+            return
+        del self._channels[fd]
+        self._loans.pop(channel, None)
+        channel._loaned = False
+        station = self._station
+        if station is None:
+            return
+        station.sockets.pop(fd, None)
+        seat, channel._seat = channel._seat, None
+        if seat is not None:
+            seat.channels.pop(fd, None)
+            seat.watch(fd, 0)
+            seat.ring()
+        if channel._registered:
+            station.selector.unregister(fd)
+            self._kick_if_blind()
+        channel._registered = channel._mask = 0
+        if self._stopping and not self._channels:
+            self._kick()
+
+    def call_at(self, when: float, fn: Callable[[], object]) -> Timer:
+        """Have `fn()` called in the engine's thread, under the lock, at `when` on the engine's clock."""
+        timer = Timer(fn)
+        if not self._stopping:
+            self._started()
+            self._push(when, timer)
+        return timer
+
+    def poll(self, channels: Iterable[Channel]) -> None:
+        """Read, in the calling thread and without waiting, what has come for `channels`."""
+        for channel in tuple(channels):
+            if channel._fd >= 0 and channel._mask & READ:
+                self._serve(channel, READ)
+                if channel._fd >= 0 and channel._seat is None:
+                    self._lend(channel)
+        self._last_leave = self.now()
+
+    def block(self, waiter: ThreadWaiter, deadline: float | None, channels: Callable[[], Iterable[Channel]]) -> None:
+        """Sleep until `waiter` is woken or `deadline`; meanwhile serve those of `channels()` that no other
+        thread serves. Without the lock; may return too early. Looks at the channels at least once.
+        """
+        seat: _Seat | None = None
+        try:
+            with self._lock:
+                if waiter.woken:
+                    return
+                free = [channel for channel in channels() if channel._fd >= 0 and channel._seat is None]
+                if free and _CAN_LEND and self._station is not None and not self._ended:
+                    seats = self._station.seats
+                    seat = seats.pop() if seats else _Seat()
+                    self._sit_down(seat, free)
+                    waiter.alarm = seat.ring
+            if seat is None:
+                waiter.park(None if deadline is None else deadline - self.now())
+                return
+            self._drive(seat, waiter, deadline)
+            with self._lock:
+                waiter.alarm = None
+                self._get_up(seat)
+        except BaseException:
+            if seat is not None:
+                # the engine's thread gives back what the seat holds: no signal can interrupt it there
+                self._deserted.append(seat)
+                self._wake_thread()
+            raise
+
+    def stop(self) -> None:
+        """Drop every channel that is left and end the thread."""
+        self.linger(0.0)
+
+    def linger(self, timeout: float) -> None:
+        """Take no new channels; end the thread with the last of the present ones, or after `timeout` seconds
+        with all.
+        """
+        if self._ended:
+            return
+        self._stop_at = min(self._stop_at, self.now() + timeout)
+        if self._stopping and timeout > 0:
+            self._kick()
+            return
+        self._stopping = True
+        if timeout <= 0:
+            self._fail_all("the adapter has been closed")
+        if self._station is None:
+            self._ended = True
+            return
+        _lingering.add(self)
+        self._kick()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """After `stop` or `linger`, without the lock: wait for the thread's end; False if it still runs.
+
+        In the engine's thread itself it is False at once.
+        """
+        thread = self._thread
+        if thread is None or not thread.is_alive():
+            return True
+        if thread is threading.current_thread():
+            return False
+        thread.join(timeout)
+        return not thread.is_alive()
+
+    def after_fork(self) -> None:
+        """In a forked child: give back the copies of the descriptors. Nothing is sent or shut down by
+        that.
+        """
+        self._stopping = self._ended = True
+        self._thread = None
+        _lingering.discard(self)
+        for channel in self._channels.values():
+            channel._fd = -1
+            channel._seat = None
+        self._channels.clear()
+        self._timers.clear()
+        self._loans.clear()
+        station, self._station = self._station, None
+        if station is not None:
+            station.threaded = False
+            station.close()
+
+    # ---- who serves a channel: the engine's selector, a seat, or nobody for the time of a loan
+
+    def _register(self, channel: Channel) -> None:
+        station = self._station
+        if station is None or channel._mask == channel._registered:
+            return
+        if not channel._mask:
+            station.selector.unregister(channel._fd)
+        elif channel._registered:
+            station.selector.modify(channel._fd, channel._mask)
+        else:
+            station.selector.register(channel._fd, channel._mask)
+        channel._registered = channel._mask
+        self._kick_if_blind()
+
+    def _unregister(self, channel: Channel) -> None:
+        if channel._registered and self._station is not None:
+            self._station.selector.unregister(channel._fd)
+            channel._registered = 0
+            self._kick_if_blind()
+
+    def _sit_down(self, seat: _Seat, channels: Iterable[Channel]) -> None:
+        for channel in channels:
+            seat.channels[channel._fd] = channel
+            channel._seat = seat
+            self._loans.pop(channel, None)
+            channel._loaned = False
+            self._unregister(channel)
+            seat.watch(channel._fd, channel._mask)
+
+    def _get_up(self, seat: _Seat) -> None:
+        seat.sleeping = False
+        for fd, channel in list(seat.channels.items()):
+            seat.watch(fd, 0)
+            channel._seat = None
+            self._lend(channel)
+            seat.channels.pop(fd, None)
+        self._last_leave = self.now()
+        if self._station is None or self._ended:
+            seat.alarm.close()
+        else:
+            self._station.seats.append(seat)
+
+    def _lend(self, channel: Channel) -> None:
+        """Leave `channel`, just served by a user's thread, to that thread's next visit or to the engine."""
+        if channel._loaned:
+            self._loans[channel] = self.now()
+        elif _CAN_LEND and not channel._mask & WRITE and self._expects_visit():
+            self._unregister(channel)
+            channel._loaned = True
+            self._loans[channel] = self.now()
+        else:
+            self._register(channel)
+
+    def _expects_visit(self) -> bool:
+        now = self.now()
+        if not self._reclaiming:
+            if now - self._last_leave > LOAN_S or self._stopping:
+                return False
+            self._reclaiming = True
+            self.call_at(now + LOAN_S, self._reclaim)
+        return True
+
+    def _reclaim(self) -> None:
+        self._reclaiming = False
+        now = self.now()
+        for channel, since in list(self._loans.items()):
+            if now - since >= LOAN_S:
+                self._end_loan(channel)
+        if not self._stopping and (self._loans or now - self._last_leave < LOAN_S):
+            self._reclaiming = True
+            self.call_at(now + LOAN_S, self._reclaim)
+
+    def _end_loan(self, channel: Channel) -> None:
+        del self._loans[channel]
+        channel._loaned = False
+        self._register(channel)
+
+    def _drive(self, seat: _Seat, waiter: ThreadWaiter, deadline: float | None) -> None:
+        expired = False
+        while True:
+            with self._lock:
+                if waiter.woken or expired or not seat.channels:
+                    return
+                timeout = LONGEST_SLEEP_S if deadline is None else max(0.0, deadline - self.now())
+                seat.sleeping = True
+            ready = seat.wait(min(timeout, LONGEST_SLEEP_S))
+            expired = deadline is not None and self.now() >= deadline
+            for fd, mask in ready:
+                with self._lock:
+                    seat.sleeping = False
+                    channel = seat.channels.get(fd)
+                    if channel is not None:
+                        self._serve(channel, mask)
+
+    # ---- the thread
+
+    def _started(self) -> _Station:
+        station = self._station
+        if station is None:
+            station = self._station = _Station()
+            weakref.finalize(self, station.abandon).atexit = False
+        if self._thread is None:
+            thread = threading.Thread(
+                target=_run,
+                args=(weakref.ref(self), station),
+                name=f"softndk-engine-{self._name}",
+                daemon=True,
+            )
+            thread.start()
+            station.threaded = True
+            self._thread = thread
+        return station
+
+    def _before_sleep(self) -> float | None:
+        """Seconds that the thread may sleep; None: it is to end."""
+        with self._lock:
+            while self._deserted:
+                self._get_up(self._deserted.pop())
+            now = self.now()
+            if self._stopping:
+                if now >= self._stop_at:
+                    self._fail_all("the time to finish after the adapter's close is over")
+                if not self._channels:
+                    self._ended = True
+                    self._timers.clear()
+                    _lingering.discard(self)
+                    return None
+            self._wakes_at = min(self._timers[0][0] if self._timers else math.inf, self._stop_at)
+            self._sleeping = True
+            return min(max(0.0, self._wakes_at - now), LONGEST_SLEEP_S)
+
+    def _after_sleep(self, fds: list[tuple[int, int]]) -> None:
+        for fd, mask in fds:
+            with self._lock:
+                self._sleeping = False
+                channel = self._channels.get(fd)
+                # one that is served elsewhere since is passed over; nothing is lost by that
+                if channel is not None and channel._registered and channel._seat is None:
+                    self._serve(channel, mask)
+        with self._lock:
+            self._sleeping = False
+            self._run_timers()
+
+    def _run_timers(self) -> None:
+        now = self.now()
+        while self._timers and self._timers[0][0] <= now:
+            when, _, target = heapq.heappop(self._timers)
+            if isinstance(target, Timer):
+                fn, target.fn = target.fn, None
+                if fn is not None:
+                    try:
+                        fn()
+                    except Exception as error:
+                        report_unraisable(error, fn, "Exception ignored in softndk timer")
+            elif target._fd >= 0 and when >= target._timer_at:
+                target._timer_at = math.inf
+                try:
+                    target.on_deadline()
+                except BaseException as error:
+                    self._broken(target, error)
+                self.update(target)
+
+    def _serve(self, channel: Channel, mask: int) -> None:
+        try:
+            channel.on_ready(mask)
+        except BaseException as error:
+            self._broken(channel, error)
+
+    def _broken(self, channel: Channel, error: BaseException) -> None:
+        """One channel's exception, our own bug, must not take the others with it; a KeyboardInterrupt goes
+        on.
+        """
+        channel.fail(OSError(ECONNABORTED, "softndk has failed internally"))
+        if not isinstance(error, Exception):
+            raise error
+        report_unraisable(error, channel, "Exception ignored in softndk engine; its connection is dropped")
+
+    def _fail_all(self, reason: str) -> None:
+        for channel in self.channels:
+            channel.fail(OSError(ETIMEDOUT, reason))
+
+    def _push(self, when: float, target: Channel | Timer) -> None:
+        heapq.heappush(self._timers, (when, next(self._numbers), target))
+        if when < self._wakes_at:
+            self._kick()
+
+    def _kick(self) -> None:
+        if self._sleeping:
+            self._sleeping = False
+            self._wake_thread()
+
+    def _wake_thread(self) -> None:
+        if self._station is not None:
+            self._station.alarm.ring()
+
+    def _kick_if_blind(self) -> None:
+        if not _LIVE_SELECTOR:
+            self._kick()
+
+
+def _run(reference: "weakref.ref[Engine]", station: _Station) -> None:
+    """The engine's thread. It holds the engine only while there is something to do."""
+    alarm = station.alarm.fileno()
+    try:
+        while (engine := reference()) is not None:
+            timeout = engine._before_sleep()
+            del engine
+            if timeout is None or station.abandoned:
+                break
+            ready = [(key.fd, mask) for key, mask in station.selector.select(timeout)]
+            if any(fd == alarm for fd, _ in ready):
+                station.alarm.silence()
+            engine = reference()
+            if engine is None:
+                break
+            engine._after_sleep(ready)
+            del engine
+    finally:
+        station.close()
+
+
+_LIVE_SELECTOR: Final = selectors.DefaultSelector.__name__ in (
+    "EpollSelector",
+    "KqueueSelector",
+    "DevpollSelector",
+)
+"""A change of interest counts at once, also for a `select` that another thread is in."""
+_CAN_LEND: Final = _LIVE_SELECTOR and hasattr(select, "poll")
+
+_lingering: Final[set[Engine]] = set()
+
+
+def _finish_lingering() -> None:
+    """At the interpreter's exit: what has been closed may still send its last words."""
+    deadline = time.monotonic() + EXIT_WAIT_S
+    for engine in list(_lingering):
+        engine.join(max(0.0, deadline - time.monotonic()))
+
+
+atexit.register(_finish_lingering)

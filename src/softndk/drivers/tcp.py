@@ -1,0 +1,651 @@
+"""TCP under a protocol core: connections and listening sockets as channels of the engine.
+
+Moves octets and tells what happened to the connection. What the octets mean, and when a connection may end,
+is the core's business. Addresses are numeric: nothing is resolved.
+"""
+
+import errno
+import ipaddress
+import os
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, Protocol, cast
+
+from softndk.drivers.dispatch import report_unraisable
+from softndk.drivers.engine import READ, WRITE, Channel, Engine
+from softndk.iwarp.events import Finish
+
+__all__ = ["Address", "StreamCore", "Tap", "TcpListener", "TcpOptions", "TcpStream", "socket_address"]
+
+Address = tuple[str, int]
+Octets = memoryview | bytes | bytearray
+
+IOV_MAX: Final = min(1024, os.sysconf("SC_IOV_MAX")) if hasattr(os, "sysconf") else 1
+"""Buffers that one send call takes."""
+SEND_BUDGET: Final = 1024 * 1024
+"""Octets that one call of `pump` sends at most, so that neither a caller nor another connection waits for
+long.
+"""
+ACCEPT_BATCH: Final = 16
+"""Connections accepted before other channels have their turn."""
+ACCEPT_PAUSE_S: Final = 0.1
+"""How long a listener rests when the machine has run out of descriptors or memory."""
+DEFAULT_MSS: Final = 1440
+"""Where the system does not tell: Ethernet with IPv6."""
+_OUT_OF_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_ABORTIVE: Final = struct.pack("ii", 1, 0)
+
+
+class StreamCore(Protocol):
+    """A protocol core as the driver sees it. Called under the adapter's lock; `now` is the driver's clock in
+    seconds.
+    """
+
+    def connected(self, now: float, mss: int) -> None:
+        """TCP is up; `mss` is its effective maximum segment size in octets."""
+
+    def receive_data(self, data: memoryview, now: float) -> None:
+        """Octets have come; `data` is borrowed during the call only."""
+
+    def receive_eof(self, now: float) -> None:
+        """The peer's FIN, after all its data."""
+
+    def connection_lost(self, error: OSError, now: float) -> None:
+        """Reset, time-out, or no connection in the first place. Nothing can be sent any more."""
+
+    def wants_read(self) -> bool:
+        """False: the core holds the stream back."""
+
+    def data_to_send(self) -> Sequence[Octets]:
+        """What is ready, a bounded amount; empty: nothing. Octets not reported as sent are given again."""
+
+    def data_sent(self, count: int, now: float) -> None:
+        """The socket has taken `count` octets of what `data_to_send` gave."""
+
+    def finish(self) -> Finish:
+        """What is to become of the connection now."""
+
+    def next_timeout(self) -> float | None:
+        """When to call `handle_timeout`."""
+
+    def handle_timeout(self, now: float) -> None:
+        """The time of `next_timeout` has come."""
+
+
+class Tap(Protocol):
+    """Who looks on at one connection, a trace above all. `data` is borrowed during the call only."""
+
+    def opened(self) -> None: ...
+    def sent(self, data: Octets) -> None: ...
+    def received(self, data: Octets) -> None: ...
+    def fin_sent(self) -> None: ...
+    def fin_received(self) -> None: ...
+    def reset(self, by_peer: bool) -> None: ...
+    def closed(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcpOptions:
+    """keepalive_s: idle time before a silent peer is probed, and time that it may leave probes or data
+    unacknowledged before the connection is given up; 0 leaves the system's defaults.
+    """
+
+    keepalive_s: float = 0.0
+
+
+def socket_address(address: Address) -> tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]:
+    """The socket module's form of a numeric `(host, port)`; the host may carry a scope: "fe80::1%eth0",
+    "fe80::1%2".
+
+    Raises: ValueError: not numeric, or no port. OSError (ENODEV): the scope names no interface of this
+    machine.
+    """
+    host, port = cast("tuple[object, object]", address)
+    if not isinstance(host, str) or not isinstance(port, int) or not 0 <= port <= 0xFFFF:
+        raise ValueError(f"address {address!r}: must be (numeric host, port from 0 to 65535)")
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        raise ValueError(f"address {address!r}: the host must be a numeric IPv4 or IPv6 address") from None
+    if isinstance(ip, ipaddress.IPv4Address):
+        return socket.AF_INET, (host, port)
+    bare, _, scope = host.partition("%")
+    return socket.AF_INET6, (bare, port, 0, _scope_id(scope))
+
+
+def _scope_id(scope: str) -> int:
+    if not scope:
+        return 0
+    if scope.isdecimal():
+        return int(scope)
+    try:
+        return socket.if_nametoindex(scope)
+    except OSError:
+        raise OSError(errno.ENODEV, f"no network interface {scope!r}") from None
+
+
+def _address(name: tuple[str, int] | tuple[str, int, int, int]) -> Address:
+    host, port = name[0], name[1]
+    if len(name) == 4 and name[3] and "%" not in host:
+        host = f"{host}%{_interface(name[3])}"
+    return host, port
+
+
+def _interface(scope_id: int) -> str:
+    try:
+        return socket.if_indextoname(scope_id)
+    except OSError:
+        return str(scope_id)
+
+
+class TcpStream(Channel):
+    """One TCP connection with its core.
+
+    Every method is called under the adapter's lock. `on_activity` is called, under the lock, after each input
+    to the core, and once more when the stream has closed; it may give the core new work and call `pump`, but
+    not wait. `tap(local, peer)` is called when TCP is up and gives the onlooker.
+    """
+
+    __slots__ = (
+        "_blocked",
+        "_busy",
+        "_connecting",
+        "_engine",
+        "_eof",
+        "_fin_sent",
+        "_local",
+        "_muted",
+        "_on_activity",
+        "_options",
+        "_peer",
+        "_pump_again",
+        "_pumping",
+        "_send_error",
+        "_sock",
+        "_tap",
+        "_tap_factory",
+        "closed",
+        "core",
+    )
+
+    def __init__(
+        self,
+        engine: Engine,
+        core: StreamCore,
+        on_activity: Callable[[], None],
+        *,
+        tap: Callable[[Address, Address], Tap] | None = None,
+        options: TcpOptions | None = None,
+    ) -> None:
+        super().__init__()
+        self.core = core
+        self.closed = False
+        self._engine = engine
+        self._on_activity = on_activity
+        self._tap_factory = tap
+        self._tap: Tap | None = None
+        self._options = options or TcpOptions()
+        self._sock: socket.socket | None = None
+        self._local: Address | None = None
+        self._peer: Address | None = None
+        self._connecting = False
+        self._blocked = False
+        self._eof = False
+        self._fin_sent = False
+        self._send_error: OSError | None = None
+        self._busy = False
+        self._muted = False
+        self._pumping = False
+        self._pump_again = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "connecting" if self._connecting else "open"
+        return f"<TcpStream {state} {self._local} -> {self._peer}>"
+
+    # ---- getters
+
+    @property
+    def local_address(self) -> Address | None:
+        """Known from the moment the connection is being made; kept after its end."""
+        return self._local
+
+    @property
+    def peer_address(self) -> Address | None:
+        return self._peer
+
+    # ---- verbs
+
+    def connect(self, destination: Address, source: Address | None = None) -> None:
+        """Begin to connect, from `source` if given (port 0: any). Never blocks.
+
+        Failures of machine and network, known at once or later, reach the core through `connection_lost`.
+        Raises: ValueError: an address that is not numeric, or two of different families; nothing has happened
+        then.
+        """
+        try:
+            family, target = socket_address(destination)
+            bound = None if source is None else socket_address(source)
+        except OSError as error:
+            self._lost(error)
+            return
+        if bound is not None and bound[0] != family:
+            raise ValueError(f"source {source} and destination {destination} are of different families")
+        self._peer = destination
+        try:
+            sock = self._sock = _new_socket(family)
+            _set_options(sock, self._options)
+            if bound is not None:
+                sock.bind(bound[1])
+            code = sock.connect_ex(target)
+            if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR):
+                raise OSError(code, os.strerror(code))
+            self._local = _address(sock.getsockname())
+            self._connecting = True
+            self._engine.add(self, sock)
+        except (OSError, RuntimeError) as error:  # RuntimeError: no more threads
+            self._lost(error if isinstance(error, OSError) else OSError(errno.EAGAIN, str(error)))
+
+    def attach(self, sock: socket.socket) -> None:
+        """Take over an accepted connection, which is owned from now on; the core is told `connected`."""
+        self._sock = sock
+        try:
+            sock.setblocking(False)
+            _set_options(sock, self._options)
+            self._peer = _address(sock.getpeername())
+            self._engine.add(self, sock)
+        except OSError as error:
+            self._lost(error)
+            return
+        self._up(sock)
+
+    def pump(self) -> None:
+        """Send what the core has ready, in the calling thread, as far as the socket takes it, and do as
+        `finish` says.
+
+        To be called after everything that may have given the core something to send or to end. What the
+        socket does not take now is sent when it does, by whoever serves this stream then.
+        """
+        if self._muted:
+            return
+        if self._pumping:
+            self._pump_again = True
+            return
+        self._pumping = True
+        try:
+            self._pump_again = True
+            while self._pump_again and not self.closed:
+                self._pump_again = False
+                if not self._connecting and self._send_ready() and not self.closed:
+                    self._on_activity()
+                if not self.closed:
+                    self._do_finish()
+        except BaseException:
+            self.fail(OSError(errno.ECONNABORTED, "softndk has failed internally"))
+            raise
+        finally:
+            self._pumping = False
+        self._engine.update(self)
+
+    def mute(self) -> None:
+        """Neither read nor send any more, but keep the connection: what a peer that hangs looks like (for tests)."""
+        self._engine.remove(self)
+        self._muted = True
+
+    # ---- what the engine calls
+
+    def interest(self) -> int:
+        if self._connecting:
+            return WRITE
+        reading = not self._eof and self.core.wants_read()
+        return (READ if reading else 0) | (WRITE if self._blocked else 0)
+
+    def deadline(self) -> float | None:
+        return self.core.next_timeout()
+
+    def on_ready(self, mask: int) -> None:
+        if self._busy or self.closed:
+            return
+        self._busy = True
+        try:
+            if self._connecting:
+                self._finish_connect()
+            elif mask & READ:
+                self._read()
+            if mask & WRITE:
+                self._blocked = False
+        finally:
+            self._busy = False
+        if not self.closed:
+            self.pump()
+
+    def on_deadline(self) -> None:
+        when = self.core.next_timeout()
+        now = self._engine.now()
+        if when is not None and when <= now:
+            self.core.handle_timeout(now)
+            self._on_activity()
+            if not self.closed:
+                self.pump()
+
+    def fail(self, error: OSError) -> None:
+        """Reset the connection and tell the core, whose own exceptions are no longer of interest."""
+        if self.closed:
+            return
+        try:
+            self._reset()
+            self.core.connection_lost(error, self._engine.now())
+            self._on_activity()
+        except Exception as second:
+            report_unraisable(second, self, "Exception ignored in softndk while dropping a connection")
+
+    # ---- connecting
+
+    def _finish_connect(self) -> None:
+        sock = self._open_socket()
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._lost(OSError(code, os.strerror(code)))
+            return
+        try:
+            sock.getpeername()
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                self._lost(error)
+            return  # ready for another reason; it is still being made
+        self._connecting = False
+        self._up(sock)
+
+    def _up(self, sock: socket.socket) -> None:
+        self._local = _address(sock.getsockname())
+        if self._tap_factory is not None and self._peer is not None:
+            try:
+                self._tap = self._tap_factory(self._local, self._peer)
+            except Exception as error:
+                report_unraisable(error, self, "softndk cannot trace a connection")
+            self._tell_tap("opened")
+        self.core.connected(self._engine.now(), _mss(sock))
+        self._on_activity()
+        self.pump()
+
+    # ---- reading
+
+    def _read(self) -> bool:
+        """One read of up to READ_SIZE octets; returns whether there was anything, an end included."""
+        if self._eof or not self.core.wants_read():
+            return False
+        sock = self._open_socket()
+        buffer = self._engine.buffer
+        try:
+            count = sock.recv_into(buffer)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            earlier = self._send_error
+            self._lost(error if earlier is None or earlier.errno == errno.EPIPE else earlier)
+            return True
+        now = self._engine.now()
+        if count:
+            data = buffer[:count]
+            if self._tap is not None:
+                self._tell_tap("received", data)
+            self.core.receive_data(data, now)
+            self._on_activity()
+            return True
+        self._eof = True
+        if self._send_error is not None:
+            self._lost(self._send_error)
+            return True
+        self._tell_tap("fin_received")
+        self.core.receive_eof(now)
+        self._on_activity()
+        return True
+
+    # ---- sending
+
+    def _send_ready(self) -> bool:
+        """Send until nothing is ready, the socket is full or the budget is spent; returns whether anything
+        was sent.
+        """
+        if self._blocked:
+            return False
+        sock = self._open_socket()
+        total = 0
+        while buffers := self.core.data_to_send():
+            if total >= SEND_BUDGET:
+                self._blocked = True  # not really, but others come first
+                break
+            offered = buffers[:IOV_MAX]
+            try:
+                count = sock.send(offered[0]) if len(offered) == 1 else sock.sendmsg(offered)
+            except (BlockingIOError, InterruptedError):
+                self._blocked = True
+                break
+            except OSError as error:
+                self._read_last_words(error)
+                break
+            if self._tap is not None:
+                self._tap_sent(offered, count)
+            self.core.data_sent(count, self._engine.now())
+            total += count
+            if self.closed:
+                break
+            if count < sum(map(_size, offered)):
+                self._blocked = True
+                break
+        return total > 0
+
+    def _read_last_words(self, error: OSError) -> None:
+        """Sending fails, but the peer's reason may lie unread in the socket: first that, then the loss."""
+        self._send_error = error
+        while not self.closed and not self._eof and self.core.wants_read():
+            if not self._read():
+                break
+        if not self.closed:
+            self._lost(error)
+
+    # ---- ending
+
+    def _do_finish(self) -> None:
+        finish = self.core.finish()
+        if finish is Finish.RESET:
+            self._reset()
+            self._on_activity()
+        elif finish is Finish.CLOSE:
+            self._tell_tap("closed")
+            self._close()
+            self._on_activity()
+        elif finish is Finish.SHUTDOWN and not self._fin_sent and not self._connecting:
+            self._fin_sent = True
+            with suppress(OSError):  # the connection is gone; reading will say so
+                self._open_socket().shutdown(socket.SHUT_WR)
+            self._tell_tap("fin_sent")
+
+    def _lost(self, error: OSError) -> None:
+        self._tell_tap("reset", True)
+        self._close()
+        self.core.connection_lost(error, self._engine.now())
+        self._on_activity()
+
+    def _reset(self) -> None:
+        if self._sock is not None:
+            with suppress(OSError):
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORTIVE)
+        self._tell_tap("reset", False)
+        self._close()
+
+    def _close(self) -> None:
+        self.closed = True
+        self._connecting = False
+        self._engine.remove(self)
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            sock.close()
+
+    def _open_socket(self) -> socket.socket:
+        if self._sock is None:
+            raise AssertionError(f"{self!r} has no socket")
+        return self._sock
+
+    # ---- the onlooker, whose failures are not the connection's
+
+    def _tell_tap(self, method: str, *args: object) -> None:
+        tap = self._tap
+        if tap is None:
+            return
+        try:
+            getattr(tap, method)(*args)
+        except Exception as error:
+            self._tap = None
+            report_unraisable(error, tap, "Exception ignored in softndk trace, which ends for this connection")
+
+    def _tap_sent(self, buffers: Sequence[Octets], count: int) -> None:
+        for buffer in buffers:
+            if count <= 0:
+                return
+            view = memoryview(buffer).cast("B")
+            self._tell_tap("sent", view[:count])
+            count -= len(view)
+
+
+class TcpListener(Channel):
+    """A listening socket. Every method is called under the adapter's lock.
+
+    `on_accept(sock, peer)` is called, under the lock, for each connection; it owns the socket, which is
+    non-blocking.
+    """
+
+    __slots__ = ("_engine", "_local", "_on_accept", "_paused", "_resting", "_sock", "closed")
+
+    def __init__(self, engine: Engine, on_accept: Callable[[socket.socket, Address], None]) -> None:
+        super().__init__()
+        self.closed = False
+        self._engine = engine
+        self._on_accept = on_accept
+        self._sock: socket.socket | None = None
+        self._local: Address | None = None
+        self._paused = False
+        self._resting = False
+
+    @property
+    def local_address(self) -> Address | None:
+        """Known once `open` has returned; kept after `close`."""
+        return self._local
+
+    def open(self, address: Address, *, backlog: int = 128) -> None:
+        """Bind and listen; port 0: any.
+
+        Raises: ValueError: not numeric. OSError: in use, not of this machine, no rights, no resources.
+        RuntimeError:
+            no more threads. Nothing is open then.
+        """
+        family, target = socket_address(address)
+        sock = _new_socket(family)
+        try:
+            if os.name == "posix":
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(target)
+            sock.listen(backlog)
+            self._local = _address(sock.getsockname())
+            self._sock = sock
+            self._engine.add(self, sock)
+        except BaseException:
+            self._sock = None
+            sock.close()
+            raise
+
+    def pause(self, paused: bool) -> None:
+        """Leave connections in the system's queue, or take them again."""
+        self._paused = paused
+        self._engine.update(self)
+
+    def close(self) -> None:
+        """Connections in the system's queue are reset. A second call does nothing."""
+        self.closed = True
+        self._engine.remove(self)
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            sock.close()
+
+    def interest(self) -> int:
+        return 0 if self._paused or self._resting else READ
+
+    def deadline(self) -> float | None:
+        return None
+
+    def on_deadline(self) -> None:
+        return
+
+    def on_ready(self, mask: int) -> None:
+        for _ in range(ACCEPT_BATCH):
+            sock = self._sock
+            if sock is None or self._paused:
+                return
+            try:
+                accepted, name = sock.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in _OUT_OF_RESOURCES:
+                    self._rest()
+                    return
+                continue  # that one connection has failed already
+            accepted.setblocking(False)
+            try:
+                self._on_accept(accepted, _address(name))
+            except Exception as error:
+                accepted.close()
+                report_unraisable(error, self._on_accept, "Exception ignored in softndk while accepting")
+
+    def fail(self, error: OSError) -> None:
+        self.close()
+
+    def _rest(self) -> None:
+        self._resting = True
+        self._engine.update(self)
+        self._engine.call_at(self._engine.now() + ACCEPT_PAUSE_S, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = False
+        self._engine.update(self)
+
+
+def _new_socket(family: socket.AddressFamily) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    return sock
+
+
+def _set_options(sock: socket.socket, options: TcpOptions) -> None:
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if options.keepalive_s <= 0:
+        return
+    idle = max(1, round(options.keepalive_s))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    wanted = (
+        ("TCP_KEEPIDLE", idle),
+        ("TCP_KEEPINTVL", max(1, idle // 4)),
+        ("TCP_KEEPCNT", 4),
+        ("TCP_USER_TIMEOUT", 2000 * idle),
+    )
+    for name, value in wanted:
+        if hasattr(socket, name):
+            with suppress(OSError):  # known by name, but not by this system
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _mss(sock: socket.socket) -> int:
+    if hasattr(socket, "TCP_MAXSEG"):
+        with suppress(OSError):
+            return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) or DEFAULT_MSS
+    return DEFAULT_MSS
+
+
+def _size(data: Octets) -> int:
+    return data.nbytes if isinstance(data, memoryview) else len(data)

@@ -1,0 +1,1 @@
+"""The NDKPI objects that a program holds, one file each."""

@@ -1,0 +1,330 @@
+"""Adapter (NDK_ADAPTER): the root of all objects."""
+
+import errno
+import os
+import socket
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+from softndk.config import IwarpConfig, TransportConfig
+from softndk.datapath import open_datapath
+from softndk.drivers.dispatch import check_callback
+from softndk.drivers.pending import Pending, Promise
+from softndk.drivers.runtime import Runtime
+from softndk.drivers.tcp import TcpStream, socket_address
+from softndk.errors import (
+    AdapterUnavailable,
+    InvalidParameter,
+    NdkError,
+    NotSupported,
+    error_for,
+    error_from_os,
+)
+from softndk.flags import Address, NdkVersion, ObjectType
+from softndk.memory.buffers import Mdl, Memory
+from softndk.ndk.connector import Connector, DisconnectCallback
+from softndk.ndk.context import VERSIONS, AdapterContext, adapter_info
+from softndk.ndk.cq import Cq
+from softndk.ndk.lam import LogicalAddressMapping
+from softndk.ndk.listener import Listener
+from softndk.ndk.object import NdkObject
+from softndk.ndk.pd import Pd, check_limit
+from softndk.ndk.qp import Qp
+from softndk.results import AdapterInfo, AdapterStatistics
+from softndk.status import Status
+from softndk.trace.capture import CaptureWriter
+
+__all__ = ["Adapter", "open_adapter"]
+
+NEWEST: Final = NdkVersion(2, 1)
+_RESERVED_TRANSPORTS: Final = ("rocev2", "shm", "verbs")
+
+
+def open_adapter(
+    address: str | Sequence[str] = "127.0.0.1",
+    *,
+    version: NdkVersion = NEWEST,
+    transport: str = "iwarp",
+    datapath: str | None = None,
+    config: TransportConfig | None = None,
+    network: Any = None,
+    strict: bool = False,
+    trace: str | os.PathLike[str] | None = None,
+) -> "Adapter":
+    """Open a software RDMA adapter on one or several local numeric IP addresses (OpenNDKAdapter).
+
+    version: major and the lowest acceptable minor; the adapter works with its own highest minor of that major (R-OPEN).
+    transport: "iwarp". datapath: "python", or None for the best available (or SOFTNDK_DATAPATH). config: IwarpConfig.
+    strict: warn of objects that a `with` block has to close for the program. trace: path of a pcapng file to write.
+    Raises: NotSupported: version, transport or data path. InvalidParameter: address or config. AddressUnavailable: not an
+    address of this machine. OSError: the trace file.
+    """
+    if transport != "iwarp":
+        hint = "reserved for later" if transport in _RESERVED_TRANSPORTS else "unknown"
+        raise NotSupported(f"open_adapter: transport={transport!r} is {hint}; 'iwarp' is offered [NOT_SUPPORTED]")
+    if network is not None:
+        raise NotSupported(
+            "open_adapter: network= needs the simulator, which this version does not have [NOT_SUPPORTED]"
+        )
+    if config is None:
+        config = IwarpConfig()
+    elif not isinstance(config, IwarpConfig):
+        raise InvalidParameter(f"open_adapter: config is a {type(config).__name__}, iwarp needs IwarpConfig")
+    working = _agree_on_version(version)
+    addresses = _check_addresses(address)
+    path = open_datapath(datapath)
+    return Adapter(path, config, addresses, working, strict=strict, trace=trace)
+
+
+class Adapter(NdkObject):
+    """See the module. Made by open_adapter."""
+
+    _type = ObjectType.ADAPTER
+    _prefix = "adapter"
+
+    def __init__(
+        self,
+        datapath: Any,
+        config: IwarpConfig,
+        addresses: tuple[str, ...],
+        version: NdkVersion,
+        *,
+        strict: bool,
+        trace: str | os.PathLike[str] | None,
+    ) -> None:
+        capture = None if trace is None else CaptureWriter(trace)
+        context = AdapterContext(
+            runtime=Runtime(addresses[0]),
+            datapath=datapath,
+            config=config,
+            addresses=addresses,
+            info=adapter_info(version, config),
+            strict=strict,
+            capture=capture,
+        )
+        super().__init__(context, [])
+
+    # ---- queries
+
+    @property
+    def datapath(self) -> str:
+        """ "python" or "native"."""
+        return self._context.datapath.name
+
+    @property
+    def open_objects(self) -> tuple[NdkObject, ...]:
+        """Everything on this adapter that is not closed, antecedents first."""
+        with self._lock:
+            found: dict[NdkObject, None] = {}
+            queue: list[NdkObject] = list(self._successors)
+            while queue:
+                item = queue.pop(0)
+                if item not in found and not item._closed:
+                    found[item] = None
+                    queue.extend(item._successors)
+            return tuple(found)
+
+    def query_info(self) -> AdapterInfo:
+        """Limits and capabilities (NdkQueryAdapterInfo)."""
+        self._check_usable("query_info")
+        return self._context.info
+
+    def query_statistics(self) -> AdapterStatistics:
+        """Counters since the adapter was opened."""
+        with self._lock:
+            self._check_usable("query_statistics")
+            return AdapterStatistics(**asdict(self._context.counters))
+
+    # ---- NDKPI's creations
+
+    def create_cq(self, depth: int, on_notify: Callable[[Cq, Status], object] | None = None) -> Cq:
+        """A completion queue for `depth` completions (NdkCreateCq). on_notify(cq, status): called after arm (R-CQ-2).
+
+        Size it for everything that may complete into it: an overrun ends all its QPs (R-COMP-8).
+        Raises: InvalidParameter: depth 0 or over max_cq_depth. TypeError: a coroutine function.
+        """
+        if on_notify is not None:
+            check_callback(on_notify)
+        with self._lock:
+            self._check_usable("create_cq")
+            check_limit(f"{self._label} create_cq", "depth", depth, 1, self._context.info.max_cq_depth)
+            return Cq(self._context, self, depth, on_notify)
+
+    def create_pd(self) -> Pd:
+        """A protection domain (NdkCreatePd)."""
+        with self._lock:
+            self._check_usable("create_pd")
+            return Pd(self._context, self)
+
+    def create_connector(self) -> Connector:
+        """A connector for the active side (NdkCreateConnector)."""
+        with self._lock:
+            self._check_usable("create_connector")
+            return Connector(self._context, self)
+
+    def create_listener(self, on_connect: Callable[[Connector], object] | None = None) -> Listener:
+        """A listener (NdkCreateListener). on_connect(connector): called for each request; left out: next_request().
+
+        The program owns each connector: it must accept, reject or close it, and close it in the end (R-CEV-2).
+        """
+        if on_connect is not None:
+            check_callback(on_connect)
+        with self._lock:
+            self._check_usable("create_listener")
+            return Listener(self._context, self, on_connect)
+
+    def build_lam(self, buffer: Memory | Mdl, *, length: int | None = None) -> Pending[LogicalAddressMapping]:
+        """Logical addresses for the first `length` octets of a buffer, all if left out (NdkBuildLAM).
+
+        The buffer's export is held until release(). Raises: InvalidParameter: not contiguous, or a length that is not
+        1 to the buffer's.
+        """
+        with self._lock:
+            self._check_usable("build_lam")
+            mdl = buffer if isinstance(buffer, Mdl) else Mdl(buffer)
+            size = mdl.length if length is None else length
+            if not 0 < size <= mdl.length:
+                raise InvalidParameter(
+                    f"{self._label} build_lam: length {size}, must be 1 to {mdl.length} [INVALID_PARAMETER, R-LAM-1]"
+                )
+            mapping = LogicalAddressMapping(self._context, mdl.byte_range(size), mdl.address)
+            return Promise.finished(self._runtime, f"{self._label} build_lam", mapping)
+
+    # ---- conveniences
+
+    def listen(self, address: Address | None = None) -> Listener:
+        """Create a listener that listens: at `address`, or at the adapter's first one on a free port.
+
+        Raises: as Listener.listen, and what its Pending would fail with; no listener is left then.
+        """
+        listener = self.create_listener()
+        try:
+            listener.listen((self._context.addresses[0], 0) if address is None else address).result(0)
+        except BaseException:
+            listener.close()
+            raise
+        return listener
+
+    def connect(
+        self,
+        qp: Qp,
+        destination: Address,
+        *,
+        private_data: bytes = b"",
+        inbound_read_limit: int | None = None,
+        outbound_read_limit: int | None = None,
+        on_disconnect: DisconnectCallback | None = None,
+    ) -> Pending[Connector]:
+        """Create a connector, connect and complete in one step; done when the QP may be used.
+
+        On failure, and when the waiting is cancelled, the connector is closed. Arguments and failures as
+        Connector.connect and complete_connect.
+        """
+        if on_disconnect is not None:
+            check_callback(on_disconnect)
+        with self._lock:
+            self._check_usable("connect")
+            connector = Connector(self._context, self)
+            promise: Promise[Connector] = Promise(
+                self._runtime,
+                f"{connector._label} connect",
+                on_cancel=lambda: _give_up(connector),
+                streams=connector._streams,
+            )
+
+            def answered(error: NdkError | None) -> None:
+                if error is not None:
+                    settled(error)
+                    return
+                connector._on_disconnect = on_disconnect
+                connector._request(f"{connector._label} complete_connect")
+                connector._then = settled
+                connector._complete()
+
+            def settled(error: NdkError | None) -> None:
+                if promise.done:
+                    return
+                if error is None:
+                    promise.set_result(connector)
+                else:
+                    promise.set_exception(error)
+                    connector._close()
+
+            try:
+                connector._connect(
+                    qp, destination, None, inbound_read_limit, outbound_read_limit, private_data, answered
+                )
+            except BaseException:
+                connector._close()
+                raise
+            return promise.pending
+
+    # ---- object
+
+    def _kill(self, *, silently: bool) -> None:
+        """Lose every connection, for tests of the peers (softndk.testing.kill)."""
+        with self._lock:
+            for channel in self._runtime.engine.channels:
+                if isinstance(channel, TcpStream):
+                    if silently:
+                        channel.mute()
+                    else:
+                        channel.fail(OSError(errno.ECONNRESET, "killed by softndk.testing.kill"))
+
+    def _state_text(self) -> str:
+        return f"{', '.join(self._context.addresses)} {self.datapath} objects {len(self._successors)}"
+
+    def _finish_close(self) -> None:
+        context = self._context
+        runtime = self._runtime
+        runtime.engine.linger(context.config.terminate_drain_s + 0.5)
+        runtime.dispatcher.stop()
+        context.closed = True
+        context.end_capture()
+
+    def __del__(self) -> None:
+        if getattr(self, "_closed", True) or self._runtime.forked:
+            return
+        warnings.warn(f"{self!r} was never closed; use `with` or close()", ResourceWarning, source=self, stacklevel=2)
+        if self._context.capture is not None:
+            self._context.capture.close()
+
+
+def _give_up(connector: Connector) -> bool:
+    connector._close()
+    return True
+
+
+def _agree_on_version(version: NdkVersion) -> NdkVersion:
+    major, minor = version
+    for offered in VERSIONS:
+        if offered.major == major and minor <= offered.minor:
+            return offered
+    names = ", ".join(f"{offered.major}.{offered.minor}" for offered in VERSIONS)
+    raise error_for(
+        Status.NDIS_BAD_VERSION, f"open_adapter: version {major}.{minor}; offered are {names} [BAD_VERSION, R-OPEN-2]"
+    )
+
+
+def _check_addresses(address: str | Sequence[str]) -> tuple[str, ...]:
+    """The adapter's addresses, each one of this machine's."""
+    addresses = (address,) if isinstance(address, str) else tuple(address)
+    if not addresses:
+        raise InvalidParameter("open_adapter: no address given [INVALID_PARAMETER]")
+    for item in addresses:
+        try:
+            family, name = socket_address((item, 0))
+        except ValueError:
+            raise InvalidParameter(
+                f"open_adapter: address {item!r} is not a numeric IPv4 or IPv6 address [INVALID_PARAMETER]"
+            ) from None
+        except OSError as error:
+            raise AdapterUnavailable(f"open_adapter: address {item!r}: {error.strerror} [DEVICE_NOT_READY]") from None
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            try:
+                probe.bind(name)
+            except OSError as error:
+                raise error_from_os(error, f"open_adapter: address {item!r}", Status.INVALID_ADDRESS) from None
+    return addresses

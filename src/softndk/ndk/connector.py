@@ -1,0 +1,586 @@
+"""Connector (NDK_CONNECTOR): one connection, from connect or accept to disconnect or close."""
+
+import ipaddress
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from softndk.drivers.dispatch import check_callback
+from softndk.drivers.pending import Pending, Promise
+from softndk.drivers.tcp import TcpOptions, TcpStream
+from softndk.errors import (
+    ConnectionInvalid,
+    InvalidHandle,
+    InvalidParameter,
+    InvalidState,
+    NdkError,
+    RequestCancelled,
+    error_for,
+)
+from softndk.flags import Address, ObjectType
+from softndk.iwarp import events
+from softndk.iwarp.connection import Connection
+from softndk.iwarp.negotiation import Initiator, Rtr
+from softndk.iwarp.qp_state import State
+from softndk.iwarp.stream import Stream, StreamParameters
+from softndk.ndk.context import AdapterContext
+from softndk.ndk.object import NdkObject
+from softndk.ndk.qp import Qp
+from softndk.results import ConnectionData, Disconnect
+from softndk.status import Status
+
+if TYPE_CHECKING:
+    from softndk.ndk.listener import Listener
+
+__all__ = ["Connector"]
+
+DisconnectCallback = Callable[["Connector", Disconnect], object]
+Outcome = Callable[[NdkError | None], None]
+
+_GRACEFUL: Final = 0x40000
+
+
+class Connector(NdkObject):
+    """See the module. Made by Adapter.create_connector, or by a listener for each connection request."""
+
+    _type = ObjectType.CONNECTOR
+    _prefix = "connector"
+
+    def __init__(self, context: AdapterContext, adapter: NdkObject, listener: "Listener | None" = None) -> None:
+        super().__init__(context, [adapter] if listener is None else [adapter, listener])
+        self._core: Connection | None = None
+        self._stream: TcpStream | None = None
+        self._qp: Qp | None = None
+        self._waiting: Promise[None] | None = None  # the request that is under way
+        self._then: Outcome | None = None  # told of its outcome, lock held
+        self._data: ConnectionData | None = None
+        self._on_disconnect: DisconnectCallback | None = None
+        self._disconnected: Promise[Disconnect] = Promise(self._runtime, f"{self._label} disconnected")
+        self._disconnected.forgive()
+        self._told_end = False
+        self._counted = False
+        self._traffic = (0, 0, 0, 0)
+
+    # ---- active side
+
+    def connect(
+        self,
+        qp: Qp,
+        destination: Address,
+        *,
+        source: Address | None = None,
+        inbound_read_limit: int | None = None,
+        outbound_read_limit: int | None = None,
+        private_data: bytes = b"",
+    ) -> Pending[None]:
+        """Ask a listener for a connection (NdkConnect). Done when the peer has accepted; complete_connect comes next.
+
+        destination, source: numeric address and port; source left out: the adapter's address, any port. Read limits
+        left out: the adapter's maxima; larger ones are capped silently (R-CONN-5). private_data: at most
+        max_caller_data octets.
+        Raises: InvalidParameter: addresses, private data, a QP of another adapter. InvalidState: connector or QP in use
+        (CONNECTION_ACTIVE). ConnectionInvalid: the connector was used before (A-18).
+        The Pending fails with Refused (`private_data` if the peer rejected), IoTimeout, Unreachable, AddressUnavailable,
+        Aborted; the QP may then be given to a new connector, this one only be closed (R-CONN-6).
+        """
+        with self._lock:
+            self._check_usable("connect")
+            return self._connect(qp, destination, source, inbound_read_limit, outbound_read_limit, private_data, None)
+
+    def complete_connect(self, *, on_disconnect: DisconnectCallback | None = None) -> Pending[None]:
+        """Finish the active side's connect (NdkCompleteConnect, R-COMPCONN): the QP may be used when it is done.
+
+        on_disconnect(connector, Disconnect): called once if the peer disconnects or the connection fails (R-DEV-1).
+        The Pending fails with ConnectionInvalid: nothing to complete; Aborted: the peer gave up meanwhile.
+        """
+        if on_disconnect is not None:
+            check_callback(on_disconnect)
+        with self._lock:
+            self._check_usable("complete_connect")
+            what = f"{self._label} complete_connect"
+            core = self._core
+            if core is None or core.state is not State.ANSWERED:
+                return Promise.failed(self._runtime, what, self._not_answered(what))
+            self._on_disconnect = on_disconnect
+            pending = self._request(what)
+            self._complete()
+            return pending
+
+    # ---- passive side
+
+    def accept(
+        self,
+        qp: Qp,
+        *,
+        inbound_read_limit: int | None = None,
+        outbound_read_limit: int | None = None,
+        private_data: bytes = b"",
+        on_disconnect: DisconnectCallback | None = None,
+    ) -> Pending[None]:
+        """Take the request of a connector that a listener gave (NdkAccept). Done when the connection is up: with the
+        peer's ready-to-receive indication, or at once where it sends none (R-IW-4).
+
+        Do not wait for it before the active side can complete: in one thread that would deadlock (R-ACCEPT-3).
+        Arguments and Raises as connect. The Pending fails with Aborted or Refused (the peer gave up or rejected),
+        IoTimeout.
+        """
+        if on_disconnect is not None:
+            check_callback(on_disconnect)
+        with self._lock:
+            self._check_usable("accept")
+            what = f"{self._label} accept"
+            core = self._core
+            if core is None or core.state is not State.OFFERED:
+                if core is not None and core.state in (State.ERROR, State.TERMINATE, State.CLOSED):
+                    return Promise.failed(
+                        self._runtime,
+                        what,
+                        error_for(
+                            Status.CONNECTION_ABORTED, f"{what}: the peer has given up [CONNECTION_ABORTED, A-26]"
+                        ),
+                    )
+                raise InvalidState(
+                    f"{what}: no request to accept ({self._state_text()}) [INVALID_DEVICE_STATE, R-ACCEPT-1]"
+                )
+            info = self._context.info
+            self._check_private_data("accept", private_data, info.max_callee_data, "max_callee_data")
+            limits = self._limits("accept", inbound_read_limit, outbound_read_limit)
+            self._take_qp("accept", qp)
+            self._on_disconnect = on_disconnect
+            pending = self._request(what)
+            core.bind(qp._pair, self._open_stream)
+            core.accept(private_data, *limits, self._runtime.now())
+            self._pump()
+            return pending
+
+    def reject(self, private_data: bytes = b"") -> None:
+        """Refuse: the incoming request, or on the active side the peer's accept (NdkReject, R-REJECT-1, -2).
+
+        private_data: at most max_callee_data octets; the active side's cannot travel on iWARP. Afterwards the
+        connector can only be closed. Raises: InvalidState: nothing to refuse. Aborted: the peer has gone already.
+        """
+        with self._lock:
+            self._check_usable("reject")
+            self._check_private_data("reject", private_data, self._context.info.max_callee_data, "max_callee_data")
+            core = self._core
+            if core is not None and core.state is State.ERROR:
+                raise error_for(
+                    Status.CONNECTION_ABORTED, f"{self._label} reject: the peer has given up [CONNECTION_ABORTED]"
+                )
+            if core is None or core.state not in (State.OFFERED, State.ANSWERED):
+                raise InvalidState(
+                    f"{self._label} reject: nothing to refuse ({self._state_text()}) [INVALID_DEVICE_STATE]"
+                )
+            core.reject(private_data, self._runtime.now())
+            self._pump()
+
+    # ---- end
+
+    def disconnect(self) -> Pending[None]:
+        """End gracefully (NdkDisconnect): posted requests go out, then the notice. Done when the peer has disconnected too
+        and nothing is under way any more; then everything left is flushed (R-DISC-1 to -4).
+
+        The Pending fails with ConnectionInvalid: not connected; IoTimeout: no answer within disconnect_timeout_s;
+        Aborted: the connection failed.
+        """
+        with self._lock:
+            self._check_usable("disconnect")
+            what = f"{self._label} disconnect"
+            core = self._core
+            if core is None or core.state not in (State.RTS, State.PEER_CLOSED):
+                error = ConnectionInvalid(f"{what}: not connected ({self._state_text()}) [CONNECTION_INVALID, A-14]")
+                return Promise.failed(self._runtime, what, error)
+            pending = self._request(what)
+            self._told_end = True  # no event after the local disconnect (A-19)
+            core.disconnect(self._runtime.now())
+            self._pump()
+            return pending
+
+    @property
+    def disconnected(self) -> Pending[Disconnect]:
+        """Done when the disconnect event is due, whether or not a callback was given; fails when this side closes."""
+        return self._disconnected.pending
+
+    # ---- getters
+
+    @property
+    def connection_data(self) -> ConnectionData:
+        """The peer's private data and the effective read limits (NdkGetConnectionData), kept until the close (A-8).
+
+        Raises: ConnectionInvalid: nothing has come from the peer yet.
+        """
+        with self._lock:
+            if self._data is None:
+                raise ConnectionInvalid(
+                    f"{self._label} connection_data: nothing has come yet [CONNECTION_INVALID, R-CDATA-3]"
+                )
+            return self._data
+
+    @property
+    def local_address(self) -> Address:
+        """Own address and port (R-ADDR-3). Raises ConnectionInvalid before there is one."""
+        return self._address("local_address", None if self._stream is None else self._stream.local_address)
+
+    @property
+    def peer_address(self) -> Address:
+        """The peer's address and port. Raises ConnectionInvalid before there is one."""
+        return self._address("peer_address", None if self._stream is None else self._stream.peer_address)
+
+    # ---- for the adapter, the listener and the QP; lock held
+
+    @property
+    def _channel(self) -> TcpStream | None:
+        return self._stream
+
+    @property
+    def _is_up(self) -> bool:
+        return self._core is not None and (self._core.is_up or self._core.state is State.READYING)
+
+    @property
+    def _takes_posts(self) -> bool:
+        """Initiator posts are taken: connected, or failed after that (then they are cancelled, A-3)."""
+        core = self._core
+        if core is None or self._closing:
+            return False
+        if core.state in (State.RTS, State.PEER_CLOSED):
+            return True
+        return core.state in (State.TERMINATE, State.ERROR) and self._qp is not None and self._qp._pair.flushing
+
+    def _pump(self) -> None:
+        if self._stream is not None and not self._stream.closed:
+            self._stream.pump()
+        self._on_activity()
+
+    def _kick(self) -> None:
+        """A receive was posted."""
+        core = self._core
+        if core is not None and core.holding_back:
+            core.kick()
+            self._pump()
+
+    def _abort(self, text: str) -> None:
+        if self._core is not None:
+            self._core.abort(text, self._runtime.now())
+            self._pump()
+
+    def _take_over(self, core: Connection, stream: TcpStream, request: events.RequestReceived) -> None:
+        """Passive side: become the connector of a connection whose request has come."""
+        self._core = core
+        core.name = self._label
+        self._stream = stream
+        self._data = ConnectionData(
+            private_data=request.private_data,
+            inbound_read_limit=request.inbound_read_limit,
+            outbound_read_limit=request.outbound_read_limit,
+        )
+
+    @property
+    def _unanswered(self) -> bool:
+        return self._core is not None and self._core.state is State.OFFERED
+
+    def _connect(
+        self,
+        qp: Qp,
+        destination: Address,
+        source: Address | None,
+        inbound_read_limit: int | None,
+        outbound_read_limit: int | None,
+        private_data: bytes,
+        then: Outcome | None,
+    ) -> Pending[None]:
+        what = f"{self._label} connect"
+        context = self._context
+        core = self._core
+        if core is not None:
+            if core.is_over:
+                raise ConnectionInvalid(f"{what}: a connector is used once; make a new one [CONNECTION_INVALID, A-18]")
+            raise InvalidState(f"{what}: {self._state_text()} [CONNECTION_ACTIVE]", Status.CONNECTION_ACTIVE)
+        self._check_private_data("connect", private_data, context.info.max_caller_data, "max_caller_data")
+        limits = self._limits("connect", inbound_read_limit, outbound_read_limit)
+        target = check_address(f"{what}: destination", destination)
+        origin = self._source(what, target, source)
+        self._take_qp("connect", qp)
+        config = context.config
+        initiator = Initiator(
+            bytes(private_data),
+            ird=limits[0],
+            ord=limits[1],
+            revision=config.mpa_revision,
+            crc=config.crc,
+            markers=config.markers,
+            rtr_offer=frozenset({Rtr.WRITE, Rtr.READ}) if config.peer_to_peer else frozenset(),
+        )
+        core = Connection(
+            self._label,
+            config,
+            initiator=initiator,
+            limits=(context.info.max_inbound_read_limit, context.info.max_outbound_read_limit),
+        )
+        core.bind(qp._pair, self._open_stream)
+        core.start_timer(self._runtime.now())
+        self._core = core
+        pending = self._request(what)
+        self._then = then
+        self._stream = make_stream(context, core, self._on_activity, active=True)
+        if isinstance(origin, NdkError):
+            core.refuse_start(origin)
+            self._on_activity()
+        else:
+            self._stream.connect(target, origin)
+        return pending
+
+    def _complete(self) -> None:
+        assert self._core is not None
+        self._core.complete(self._runtime.now())
+        self._pump()
+
+    def _source(self, what: str, target: Address, source: Address | None) -> Address | NdkError:
+        """The local end: given, or the adapter's address of the destination's family."""
+        addresses = self._context.addresses
+        if source is not None:
+            origin = check_address(f"{what}: source", source)
+            if origin[0] not in addresses:
+                return error_for(
+                    Status.INVALID_ADDRESS,
+                    f"{what}: source {origin[0]} is not an address of this adapter ({', '.join(addresses)})"
+                    " [INVALID_ADDRESS]",
+                )
+            return origin
+        version = ipaddress.ip_address(target[0]).version
+        for address in addresses:
+            if ipaddress.ip_address(address).version == version:
+                return (address, 0)
+        return error_for(
+            Status.INVALID_ADDRESS,
+            f"{what}: the adapter has no IPv{version} address ({', '.join(addresses)}) [INVALID_ADDRESS]",
+        )
+
+    def _take_qp(self, operation: str, qp: Qp) -> None:
+        if not isinstance(qp, Qp):
+            raise TypeError(f"{self._label} {operation}: {type(qp).__name__} is not a Qp")
+        qp._check_usable(operation)
+        if qp._context is not self._context:
+            raise InvalidParameter(
+                f"{self._label} {operation}: {qp._label} belongs to another adapter [INVALID_PARAMETER]"
+            )
+        other = qp._connector
+        if other is not None and other is not self and not (other._core is None or other._core.is_over):
+            raise InvalidState(
+                f"{self._label} {operation}: {qp._label} is in use by {other._label} [CONNECTION_ACTIVE]",
+                Status.CONNECTION_ACTIVE,
+            )
+        if qp._pair.flushing:
+            raise InvalidState(
+                f"{self._label} {operation}: {qp._label} has been connected before; one QP, one connection"
+                " [CONNECTION_ACTIVE, R-QP-6]",
+                Status.CONNECTION_ACTIVE,
+            )
+        qp._connector = self
+        self._qp = qp
+        self._depend_on(qp)
+
+    def _check_private_data(self, operation: str, data: bytes, limit: int, name: str) -> None:
+        size = len(memoryview(data))
+        if size > limit:
+            raise InvalidParameter(
+                f"{self._label} {operation}: {size} octets of private data, limit {name}={limit}"
+                " [INVALID_BUFFER_SIZE, R-PDATA-1]",
+                Status.INVALID_BUFFER_SIZE,
+            )
+
+    def _limits(self, operation: str, inbound: int | None, outbound: int | None) -> tuple[int, int]:
+        info = self._context.info
+        found = []
+        for name, value, limit in (
+            ("inbound_read_limit", inbound, info.max_inbound_read_limit),
+            ("outbound_read_limit", outbound, info.max_outbound_read_limit),
+        ):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+                raise InvalidParameter(f"{self._label} {operation}: {name}={value!r} [INVALID_PARAMETER, R-CONN-5]")
+            found.append(limit if value is None else min(value, limit))
+        return found[0], found[1]
+
+    def _open_stream(self, parameters: StreamParameters) -> Stream:
+        assert self._qp is not None
+        return self._context.datapath.open_stream(self._qp._pair, self._qp._access, parameters)
+
+    def _request(self, what: str) -> Pending[None]:
+        """Begin a request of this connector; its outcome comes with the core's events."""
+        self._waiting = Promise(self._runtime, what, streams=self._streams)
+        return self._waiting.pending
+
+    def _streams(self) -> tuple[TcpStream, ...]:
+        return () if self._stream is None else (self._stream,)
+
+    # ---- what the core tells
+
+    def _on_activity(self) -> None:
+        core = self._core
+        if core is None:
+            return
+        for event in core.take_events():
+            if isinstance(event, events.ReplyReceived):
+                self._data = ConnectionData(
+                    private_data=event.private_data,
+                    inbound_read_limit=event.inbound_read_limit,
+                    outbound_read_limit=event.outbound_read_limit,
+                )
+                self._outcome(None)
+            elif isinstance(event, events.Established):
+                self._established(event)
+            elif isinstance(event, events.StartupFailed):
+                self._startup_failed(event.error)
+            elif isinstance(event, events.PeerDisconnected):
+                self._tell_end(Disconnect(graceful=True, provider_reason=self._code(_GRACEFUL), error=None))
+            elif isinstance(event, events.Aborted):
+                self._context.counters.connection_error += 1
+                code = self._code(event.error.provider_error_code)
+                self._tell_end(Disconnect(graceful=False, provider_reason=code, error=event.error))
+            elif isinstance(event, events.Disconnected):
+                self._outcome(event.error)
+        self._count(core)
+
+    def _established(self, event: events.Established) -> None:
+        counters = self._context.counters
+        counters.active_connection += 1
+        self._counted = True
+        if self._data is not None:
+            self._data = ConnectionData(
+                private_data=self._data.private_data,
+                inbound_read_limit=event.inbound_read_limit,
+                outbound_read_limit=event.outbound_read_limit,
+            )
+        if any(type(item)._type is ObjectType.LISTENER for item in self._antecedents):
+            counters.accept += 1
+        else:
+            counters.connect += 1
+        self._outcome(None)
+
+    def _startup_failed(self, error: NdkError) -> None:
+        self._context.counters.connect_failure += 1
+        if error.private_data is not None:
+            self._data = ConnectionData(private_data=error.private_data, inbound_read_limit=0, outbound_read_limit=0)
+        self._outcome(error)
+
+    def _outcome(self, error: NdkError | None) -> None:
+        promise, self._waiting = self._waiting, None
+        then, self._then = self._then, None
+        if promise is not None:
+            if error is None:
+                promise.set_result(None)
+            else:
+                if then is not None:
+                    promise.forgive()
+                promise.set_exception(error)
+        if then is not None:
+            then(error)
+
+    def _tell_end(self, how: Disconnect) -> None:
+        """The disconnect event, at most once per connection (R-DEV-1)."""
+        if self._told_end:
+            return
+        self._told_end = True
+        self._disconnected.set_result(how)
+        if self._on_disconnect is not None:
+            self._call_back(self._on_disconnect, self, how)
+
+    def _code(self, code: int) -> int:
+        return code if self._context.tells_provider_codes else 0
+
+    def _count(self, core: Connection) -> None:
+        counters = self._context.counters
+        before, self._traffic = self._traffic, core.traffic
+        counters.rdma_in_frames += self._traffic[0] - before[0]
+        counters.rdma_out_frames += self._traffic[1] - before[1]
+        counters.rdma_in_octets += self._traffic[2] - before[2]
+        counters.rdma_out_octets += self._traffic[3] - before[3]
+        if self._counted and core.is_over:
+            self._counted = False
+            counters.active_connection -= 1
+
+    # ---- object
+
+    def _not_answered(self, what: str) -> NdkError:
+        core = self._core
+        if core is not None and core.state is State.ERROR and self._data is not None:
+            return error_for(Status.CONNECTION_ABORTED, f"{what}: the accepting peer gave up [CONNECTION_ABORTED]")
+        return ConnectionInvalid(
+            f"{what}: nothing to complete ({self._state_text()}) [CONNECTION_INVALID, R-COMPCONN-1]"
+        )
+
+    def _address(self, what: str, address: Address | None) -> Address:
+        if address is None:
+            raise ConnectionInvalid(f"{self._label} {what}: there is none yet [CONNECTION_INVALID, R-ADDR-4]")
+        return address
+
+    def _state_text(self) -> str:
+        core, stream = self._core, self._stream
+        if core is None:
+            return "idle"
+        peer = None if stream is None else stream.peer_address
+        if peer is None:
+            return core.state.value
+        host = f"[{peer[0]}]" if ":" in peer[0] else peer[0]
+        return f"{core.state.value} {host}:{peer[1]}"
+
+    def _renamed(self) -> None:
+        if self._core is not None:
+            self._core.name = self._label
+
+    def _begin_close(self) -> None:
+        core, stream = self._core, self._stream
+        if core is not None:
+            core.close(self._runtime.now())
+            if stream is not None and not stream.closed:
+                stream.pump()
+            self._count(core)
+        if self._waiting is not None:
+            self._waiting.forgive()
+            self._outcome(RequestCancelled(f"{self._label}: closed by this side [CANCELLED, R-CONN-7]"))
+        if not self._disconnected.done:
+            self._disconnected.set_exception(
+                InvalidHandle(f"{self._label} disconnected: closed by this side [INVALID_HANDLE]")
+            )
+
+
+def make_stream(
+    context: AdapterContext, core: Connection, on_activity: Callable[[], None], *, active: bool
+) -> TcpStream:
+    """A TCP stream under `core`, traced if the adapter is."""
+    options = TcpOptions(keepalive_s=context.config.keepalive_s)
+    engine = context.runtime.engine
+    capture = context.capture
+    if capture is None:
+        return TcpStream(engine, core, on_activity, options=options)
+
+    def traced_activity() -> None:
+        on_activity()
+        if stream.closed and stream in alive:
+            alive.clear()
+            context.traced_streams -= 1
+            context.end_capture()
+
+    stream = TcpStream(
+        engine,
+        core,
+        traced_activity,
+        tap=lambda local, peer: capture.stream(local, peer, active=active),
+        options=options,
+    )
+    alive = {stream}
+    context.traced_streams += 1
+    return stream
+
+
+def check_address(what: str, address: Address) -> Address:
+    """A numeric (host, port), or InvalidParameter. Nothing is resolved."""
+    try:
+        host, port = address
+        ipaddress.ip_address(host)
+        if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
+            raise ValueError("port")
+    except (TypeError, ValueError):
+        raise InvalidParameter(
+            f"{what} {address!r}: give (numeric IPv4 or IPv6 address, port 0 to 65535); nothing is resolved"
+            " [INVALID_PARAMETER, R-CONN-1]"
+        ) from None
+    return host, port

@@ -1,0 +1,107 @@
+"""What all objects of one adapter share: runtime, data path, settings, limits, names, counters. No object itself."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from softndk.config import IwarpConfig
+from softndk.datapath import DataPath
+from softndk.drivers.runtime import Runtime
+from softndk.flags import AdapterFlag, NdkVersion, RdmaTechnology
+from softndk.iwarp.negotiation import max_private_data
+from softndk.results import AdapterInfo
+from softndk.trace.capture import CaptureWriter
+
+__all__ = ["AdapterContext", "Counters", "VERSIONS", "adapter_info"]
+
+VERSIONS: Final = (NdkVersion(1, 2), NdkVersion(2, 1))
+"""The highest minor of each major that is offered (R-OPEN-2, A-20)."""
+
+VENDOR_ID: Final = 0x000000
+"""No OUI is assigned to this project."""
+DEVICE_ID: Final = 0x6E646B
+
+
+@dataclass(slots=True)
+class Counters:
+    """Statistics since the adapter was opened (OID_NDK_STATISTICS)."""
+
+    connect: int = 0
+    accept: int = 0
+    connect_failure: int = 0
+    connection_error: int = 0
+    active_connection: int = 0
+    cq_error: int = 0
+    rdma_in_octets: int = 0
+    rdma_out_octets: int = 0
+    rdma_in_frames: int = 0
+    rdma_out_frames: int = 0
+
+
+@dataclass(slots=True)
+class AdapterContext:
+    """Shared by the objects of one adapter."""
+
+    runtime: Runtime
+    datapath: DataPath
+    config: IwarpConfig
+    addresses: tuple[str, ...]
+    info: AdapterInfo
+    strict: bool
+    capture: CaptureWriter | None
+    counters: Counters = field(default_factory=Counters)
+    traced_streams: int = 0
+    closed: bool = False
+    _numbers: dict[str, int] = field(default_factory=dict)
+
+    def next_name(self, prefix: str) -> str:
+        """A default name: "qp1", "qp2", ..."""
+        number = self._numbers.get(prefix, 0) + 1
+        self._numbers[prefix] = number
+        return f"{prefix}{number}"
+
+    def end_capture(self) -> None:
+        """Write out what has been seen, and close the file once the adapter and its last connection have ended."""
+        if self.capture is not None and self.closed:
+            if self.traced_streams:
+                self.capture.flush()
+            else:
+                self.capture.close()
+
+    @property
+    def tells_provider_codes(self) -> bool:
+        """Provider codes and disconnect reasons exist from 2.1 on."""
+        return self.info.version >= NdkVersion(2, 1)
+
+
+def adapter_info(version: NdkVersion, config: IwarpConfig) -> AdapterInfo:
+    """NDK_ADAPTER_INFO of the software adapter. The limits are generous but finite: each bounds what one object holds."""
+    private_data = max_private_data(config.mpa_revision)
+    return AdapterInfo(
+        version=version,
+        vendor_id=VENDOR_ID,
+        device_id=DEVICE_ID,
+        max_registration_size=1 << 40,
+        max_window_size=1 << 40,
+        frmr_page_count=512,
+        max_initiator_request_sge=32,
+        max_receive_request_sge=32,
+        max_read_request_sge=32,
+        max_transfer_length=1 << 30,
+        max_inline_data_size=8192,
+        max_inbound_read_limit=64,
+        max_outbound_read_limit=64,
+        max_receive_queue_depth=16384,
+        max_initiator_queue_depth=16384,
+        max_srq_depth=0,
+        max_cq_depth=1 << 20,
+        large_request_threshold=65536,
+        max_caller_data=private_data,
+        max_callee_data=private_data,
+        adapter_flags=(
+            AdapterFlag.IN_ORDER_DMA_SUPPORTED
+            | AdapterFlag.RDMA_READ_SINK_NOT_REQUIRED
+            | AdapterFlag.RDMA_READ_LOCAL_INVALIDATE_SUPPORTED
+            | AdapterFlag.LOOPBACK_CONNECTIONS_SUPPORTED
+        ),
+        rdma_technology=RdmaTechnology.IWARP,
+    )

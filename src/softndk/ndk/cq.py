@@ -1,0 +1,211 @@
+"""Completion queue (NDK_CQ): results, arming, waiting.
+
+Two things stay apart: the arm (`arm`, told to `on_notify` and `fileno`), and the line of waiters (`wait`,
+`next_results`, `async for`). Neither touches the other.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterable
+
+from softndk.drivers.alarm import Alarm
+from softndk.drivers.engine import Channel
+from softndk.drivers.pending import Pending
+from softndk.drivers.waiting import WaitQueue
+from softndk.errors import InvalidHandle, InvalidParameter, error_for
+from softndk.flags import CqNotify, ObjectType
+from softndk.ndk.context import AdapterContext
+from softndk.ndk.object import NdkObject
+from softndk.queues.completion import CompletionRing
+from softndk.results import Result
+from softndk.status import Status
+
+__all__ = ["Cq"]
+
+
+class Cq(NdkObject):
+    """See the module. Made by Adapter.create_cq."""
+
+    _type = ObjectType.CQ
+    _prefix = "cq"
+
+    def __init__(
+        self,
+        context: AdapterContext,
+        adapter: NdkObject,
+        depth: int,
+        on_notify: "Callable[[Cq, Status], object] | None",
+    ) -> None:
+        super().__init__(context, [adapter])
+        self._on_notify = on_notify
+        self._alarm: Alarm | None = None
+        self._ring = CompletionRing(depth, self._fire, self._placed)
+        self._line: WaitQueue[Result] = WaitQueue(
+            self._runtime, _Source(self), f"{self._label} wait", streams=self._streams
+        )
+
+    # ---- NDKPI
+
+    @property
+    def depth(self) -> int:
+        """Completions that the queue can hold (R-CQ-1)."""
+        return self._ring.depth
+
+    @property
+    def status(self) -> Status:
+        """SUCCESS, or for good BUFFER_OVERFLOW after an overrun, INTERNAL_ERROR after another failure (R-CQERR)."""
+        return self._ring.status
+
+    def get_results(self, max_results: int | None = None) -> list[Result]:
+        """Take up to `max_results` completions, all if left out, oldest first; [] if there is none (NdkGetCqResultsEx).
+
+        Never blocks. Finding none, it looks at the sockets of the queue's connections first.
+        """
+        if max_results is not None and max_results < 0:
+            raise InvalidParameter(
+                f"{self._label} get_results: max_results={max_results} is negative [INVALID_PARAMETER]"
+            )
+        with self._lock:
+            self._check_usable("get_results")
+            if self._alarm is not None:
+                self._alarm.silence()
+            if not self._ring:
+                self._runtime.engine.poll(self._streams())
+            return self._ring.take(max_results)
+
+    def arm(self, kind: CqNotify = CqNotify.ANY) -> None:
+        """Ask for one notification through `on_notify` and `fileno` (NdkArmCq, R-ARM-1 to -9).
+
+        The callback never runs inside this call. Without a callback and without fileno it has no effect (A-23).
+        """
+        kind = _notify_kind(self._label, "arm", kind)
+        with self._lock:
+            self._check_usable("arm")
+            if self._alarm is not None:
+                self._alarm.silence()
+            self._ring.arm(kind)
+
+    # ---- waiting
+
+    def wait(
+        self, timeout: float | None = None, *, max_results: int = 64, kind: CqNotify = CqNotify.ANY
+    ) -> list[Result]:
+        """Block until an entry that matches `kind` is present, then take up to `max_results` of every type.
+
+        timeout: seconds; None waits for ever. Touches no arm. Never returns [].
+        Raises: TimeoutError on expiry. BufferOverflow or InternalError: the queue has failed and is empty.
+        InvalidHandle: it is being closed. RuntimeError: in a callback, or under a running event loop.
+        """
+        return self.next_results(max_results=max_results, kind=kind).result(timeout)
+
+    def next_results(self, *, max_results: int = 64, kind: CqNotify = CqNotify.ANY) -> Pending[list[Result]]:
+        """What `wait` waits for, to be awaited or asked later; takes nothing until somebody does."""
+        kind = _notify_kind(self._label, "next_results", kind)
+        if max_results < 1:
+            raise InvalidParameter(
+                f"{self._label} next_results: max_results={max_results}, must be 1 or more [INVALID_PARAMETER]"
+            )
+        self._check_usable("next_results")
+        return self._line.call(kind, max_results)
+
+    def __aiter__(self) -> AsyncIterator[Result]:
+        """One result a step; ends when the queue is closed. A break loses nothing."""
+        return _Results(self)
+
+    def fileno(self) -> int:
+        """A descriptor that is readable from an arm's firing until the next get_results() or arm().
+
+        For event loops; never read it yourself. It belongs to the queue and is closed with it.
+        """
+        with self._lock:
+            self._check_usable("fileno")
+            if self._alarm is None:
+                self._alarm = Alarm()
+            return self._alarm.fileno()
+
+    # ---- inside
+
+    def _fire(self, status: Status) -> None:
+        if self._alarm is not None:
+            self._alarm.ring()
+        if self._on_notify is not None:
+            self._call_back(self._on_notify, self, status)
+
+    def _placed(self) -> None:
+        self._line.notify()
+
+    def _fail(self, status: Status) -> None:
+        self._ring.fail(status)
+
+    def _streams(self) -> Iterable[Channel]:
+        """The connections whose traffic fills this queue."""
+        for item in self._successors:
+            channel = item._channel  # type: ignore[attr-defined]
+            if channel is not None:
+                yield channel
+
+    def _state_text(self) -> str:
+        armed = "" if self._ring.armed is None else f" armed {self._ring.armed.name}"
+        failed = "" if self.status is Status.SUCCESS else f" {self.status.name}"
+        return f"{len(self._ring)}/{self.depth}{armed}{failed}"
+
+    def _renamed(self) -> None:
+        self._line.what = f"{self._label} wait"
+
+    def _begin_close(self) -> None:
+        self._line.notify_all()
+
+    def _finish_close(self) -> None:
+        if self._alarm is not None:
+            self._alarm.close()
+
+
+class _Source:
+    """The queue as its line of waiters sees it."""
+
+    def __init__(self, cq: Cq) -> None:
+        self._cq = cq
+
+    def ready(self, kind: int) -> bool:
+        cq = self._cq
+        return cq._closing or cq._ring.status is not Status.SUCCESS or cq._ring.holds(CqNotify(kind))
+
+    def take(self, max_results: int) -> list[Result]:
+        return [] if self._cq._closing else self._cq._ring.take(max_results)
+
+    def failure(self) -> BaseException | None:
+        cq = self._cq
+        if cq._closing:
+            return InvalidHandle(f"{cq._label} wait: the queue is being closed [INVALID_HANDLE, R-CLOSE-6]")
+        if cq._ring.status is not Status.SUCCESS:
+            return error_for(
+                cq._ring.status,
+                f"{cq._label} wait: the queue has failed: more completions than its depth of {cq.depth}; create it"
+                f" deeper or take results sooner [{cq._ring.status.name}, R-CQERR-1]",
+            )
+        return None
+
+
+class _Results:
+    """`async for` over a queue."""
+
+    def __init__(self, cq: Cq) -> None:
+        self._cq = cq
+
+    def __aiter__(self) -> "_Results":
+        return self
+
+    async def __anext__(self) -> Result:
+        if self._cq.closing:
+            raise StopAsyncIteration
+        try:
+            return await self._cq._line.call_one(CqNotify.ANY)
+        except InvalidHandle:
+            raise StopAsyncIteration from None
+
+
+def _notify_kind(who: str, operation: str, kind: int) -> CqNotify:
+    try:
+        return CqNotify(kind)
+    except ValueError:
+        raise InvalidParameter(
+            f"{who} {operation}: kind={kind!r}; ERRORS, ANY or SOLICITED [INVALID_PARAMETER]"
+        ) from None

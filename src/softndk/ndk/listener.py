@@ -1,0 +1,312 @@
+"""Listener (NDK_LISTENER): takes connection requests at one address and hands out connectors."""
+
+import ipaddress
+import secrets
+import socket
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Final
+
+from softndk.drivers.alarm import Alarm
+from softndk.drivers.dispatch import report_unraisable
+from softndk.drivers.pending import Pending, Promise
+from softndk.drivers.tcp import TcpListener, TcpStream
+from softndk.drivers.waiting import WaitQueue
+from softndk.errors import InvalidHandle, InvalidState, NdkError, error_for, error_from_os
+from softndk.flags import Address, ObjectType
+from softndk.iwarp import events
+from softndk.iwarp.connection import Connection
+from softndk.iwarp.qp_state import State
+from softndk.ndk.connector import Connector, check_address, make_stream
+from softndk.ndk.context import AdapterContext
+from softndk.ndk.object import NdkObject
+from softndk.status import Status
+
+__all__ = ["Listener"]
+
+DYNAMIC_PORTS: Final = range(49152, 65536)
+"""Where a port is picked when 0 is asked (R-PORT-1)."""
+PORT_TRIES: Final = 128
+
+
+class Listener(NdkObject):
+    """See the module. Made by Adapter.create_listener or Adapter.listen."""
+
+    _type = ObjectType.LISTENER
+    _prefix = "listener"
+
+    def __init__(
+        self, context: AdapterContext, adapter: NdkObject, on_connect: Callable[[Connector], object] | None
+    ) -> None:
+        super().__init__(context, [adapter])
+        self._adapter = adapter
+        self._on_connect = on_connect
+        self._sockets: list[TcpListener] = []
+        self._address: Address | None = None
+        self._paused = False
+        self._handshakes: set[_Handshake] = set()
+        self._requests: deque[Connector] = deque()
+        self._alarm: Alarm | None = None
+        self._line: WaitQueue[Connector] = WaitQueue(self._runtime, _Source(self), f"{self._label} next_request")
+        self._next: Pending[Connector] | None = None
+
+    # ---- NDKPI
+
+    @property
+    def local_address(self) -> Address:
+        """Address and port, useful after asking for port 0 (R-ADDR-2). Raises InvalidState: not listening."""
+        if self._address is None:
+            raise InvalidState(f"{self._label} local_address: not listening [INVALID_DEVICE_STATE, R-ADDR-4]")
+        return self._address
+
+    def listen(self, address: Address) -> Pending[None]:
+        """Listen at `address` (NdkListen): one of the adapter's, or the wildcard for all of that family (A-22). Port 0:
+        one from 49152 to 65535 is picked.
+
+        Raises: InvalidParameter: not numeric. InvalidState: listening already (R-LISTEN-3).
+        The Pending fails with AddressUnavailable: in use, not the adapter's, no port free.
+        """
+        with self._lock:
+            self._check_usable("listen")
+            what = f"{self._label} listen"
+            if self._sockets:
+                raise InvalidState(f"{what}: listens at {self._address} already [INVALID_DEVICE_STATE, R-LISTEN-3]")
+            wanted = check_address(what, address)
+            try:
+                self._open(what, wanted)
+            except NdkError as error:
+                self._close_sockets()
+                return Promise.failed(self._runtime, what, error)
+            return Promise.finished(self._runtime, what, None)
+
+    def control_connect_events(self, *, pause: bool) -> None:
+        """Pause: further requests are refused as if nobody listened; or take them again (NdkControlConnectEvents)."""
+        with self._lock:
+            self._check_usable("control_connect_events")
+            self._paused = pause
+
+    # ---- waiting for requests
+
+    def next_request(self) -> Pending[Connector]:
+        """The next connection request, where no `on_connect` was given.
+
+        While one such Pending is unfinished every call returns that same one. Cancelling it takes nothing.
+        Raises: InvalidState: requests go to on_connect.
+        """
+        with self._lock:
+            self._check_usable("next_request")
+            if self._on_connect is not None:
+                raise InvalidState(f"{self._label} next_request: requests go to on_connect [INVALID_DEVICE_STATE]")
+            if self._next is None or self._next.done():
+                self._next = self._line.call_one(0)
+            return self._next
+
+    def __iter__(self) -> Iterator[Connector]:
+        """Connectors as they come, until the listener is closed."""
+        while not self._closing:
+            try:
+                yield self._line.call_one(0).result()
+            except InvalidHandle:
+                return
+
+    async def __aiter__(self) -> AsyncIterator[Connector]:
+        """Connectors as they come, until the listener is closed."""
+        while not self._closing:
+            try:
+                connector = await self._line.call_one(0)
+            except InvalidHandle:
+                return
+            yield connector
+
+    def fileno(self) -> int:
+        """A descriptor that is readable while a request waits for next_request. Never read it yourself."""
+        with self._lock:
+            self._check_usable("fileno")
+            if self._alarm is None:
+                self._alarm = Alarm()
+                if self._requests:
+                    self._alarm.ring()
+            return self._alarm.fileno()
+
+    # ---- inside
+
+    def _open(self, what: str, wanted: Address) -> None:
+        host, port = wanted
+        family = ipaddress.ip_address(host)
+        own = self._context.addresses
+        if family.is_unspecified:
+            hosts = [item for item in own if ipaddress.ip_address(item).version == family.version]
+        else:
+            hosts = [item for item in own if item == host]
+        if not hosts:
+            raise error_for(
+                Status.INVALID_ADDRESS,
+                f"{what}: {host} is not an address of this adapter ({', '.join(own)}) [INVALID_ADDRESS, R-LISTEN-4]",
+            )
+        ports = [port] if port else [secrets.choice(DYNAMIC_PORTS) for _ in range(PORT_TRIES)]
+        failure: NdkError | None = None
+        for candidate in ports:
+            try:
+                for item in hosts:
+                    listener = TcpListener(self._runtime.engine, self._accepted)
+                    listener.open((item, candidate))
+                    self._sockets.append(listener)
+            except OSError as error:
+                self._close_sockets()
+                failure = error_from_os(error, f"{what} {host}:{candidate}")
+                if failure.status is not Status.SHARING_VIOLATION:
+                    raise failure from None
+                continue
+            self._address = (host, candidate)
+            return
+        if not port:
+            failure = error_for(
+                Status.TOO_MANY_ADDRESSES,
+                f"{what}: {PORT_TRIES} ports tried between {DYNAMIC_PORTS[0]} and {DYNAMIC_PORTS[-1]}, none is free"
+                " [TOO_MANY_ADDRESSES, R-PORT-1]",
+            )
+        assert failure is not None
+        raise failure
+
+    def _close_sockets(self) -> None:
+        sockets, self._sockets = self._sockets, []
+        for listener in sockets:
+            listener.close()
+
+    def _accepted(self, sock: socket.socket, peer: Address) -> None:
+        """TCP has a new connection. Refuse it at once where nobody may listen or too many are unfinished."""
+        config = self._context.config
+        if self._paused or self._closing or len(self._handshakes) >= config.max_handshakes:
+            _refuse(sock)
+            return
+        _Handshake(self, sock, peer)
+
+    def _requested(self, core: Connection, stream: TcpStream, request: events.RequestReceived) -> Connector | None:
+        """A complete request: make its connector and hand it out. None: refused."""
+        limit = self._context.config.max_pending_requests
+        if self._paused or self._closing or len(self._requests) >= limit:
+            core.reject(b"", self._runtime.now())
+            return None
+        connector = Connector(self._context, self._adapter, self)
+        connector._take_over(core, stream, request)
+        if self._on_connect is not None:
+            self._call_back(self._tell, connector)
+        else:
+            self._requests.append(connector)
+            if self._alarm is not None:
+                self._alarm.ring()
+            self._line.notify()
+        return connector
+
+    def _tell(self, connector: Connector) -> None:
+        """On the callback thread: the program's callback; if it raises, an unanswered request is rejected."""
+        assert self._on_connect is not None
+        try:
+            self._on_connect(connector)
+        except BaseException as error:
+            report_unraisable(error, self._on_connect, "Exception ignored in softndk connect callback")
+            if connector._unanswered:
+                connector.close()
+
+    def _dependents(self) -> tuple[NdkObject, ...]:
+        return ()  # a listener stops; its connectors live on
+
+    _waits_on_exit = False
+
+    def _state_text(self) -> str:
+        if self._address is None:
+            return "idle"
+        host, port = self._address
+        paused = " paused" if self._paused else ""
+        return f"listening {f'[{host}]' if ':' in host else host}:{port}{paused} waiting {len(self._requests)}"
+
+    def _renamed(self) -> None:
+        self._line.what = f"{self._label} next_request"
+
+    def _begin_close(self) -> None:
+        self._close_sockets()
+        for handshake in tuple(self._handshakes):
+            handshake.drop()
+        while self._requests:
+            self._requests.popleft()._close()
+        self._line.notify_all()
+
+    def _run_callback(self, fn: Callable[..., object], args: tuple[object, ...]) -> None:
+        if not self._closing:
+            fn(*args)
+            return
+        for item in args:  # a request that came before the close and was not told to anybody
+            if isinstance(item, Connector):
+                item.close()
+
+    def _finish_close(self) -> None:
+        if self._alarm is not None:
+            self._alarm.close()
+
+
+class _Handshake:
+    """A TCP connection whose MPA request is not complete; the listener counts them and drops them when it closes."""
+
+    def __init__(self, listener: Listener, sock: socket.socket, peer: Address) -> None:
+        context = listener._context
+        self._listener = listener
+        self._connector: Connector | None = None
+        host = f"[{peer[0]}]" if ":" in peer[0] else peer[0]
+        self._core = Connection(
+            f"{listener._label} from {host}:{peer[1]}",
+            context.config,
+            initiator=None,
+            limits=(context.info.max_inbound_read_limit, context.info.max_outbound_read_limit),
+        )
+        listener._handshakes.add(self)
+        self._stream = make_stream(context, self._core, self._on_activity, active=False)
+        self._stream.attach(sock)
+
+    def drop(self) -> None:
+        self._core.close(self._listener._runtime.now())
+        self._stream.pump()
+        self._forget()
+
+    def _on_activity(self) -> None:
+        if self._connector is not None:
+            self._connector._on_activity()
+            return
+        if self._core.state in (State.IDLE, State.AWAITING):
+            return
+        self._forget()
+        for event in self._core.take_events():
+            if isinstance(event, events.RequestReceived):
+                self._connector = self._listener._requested(self._core, self._stream, event)
+            elif isinstance(event, events.StartupFailed):
+                self._listener._context.counters.connect_failure += 1
+
+    def _forget(self) -> None:
+        self._listener._handshakes.discard(self)
+
+
+class _Source:
+    """The listener's requests as its line of waiters sees them."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
+    def ready(self, kind: int) -> bool:
+        return bool(self._listener._requests) or self._listener._closing
+
+    def take(self, max_results: int) -> list[Connector]:
+        listener = self._listener
+        found = [listener._requests.popleft() for _ in range(min(max_results, len(listener._requests)))]
+        if listener._alarm is not None and not listener._requests:
+            listener._alarm.silence()
+        return found
+
+    def failure(self) -> BaseException | None:
+        if self._listener._closing:
+            return InvalidHandle(f"{self._listener._label} next_request: the listener is being closed [INVALID_HANDLE]")
+        return None
+
+
+def _refuse(sock: socket.socket) -> None:
+    """As if nobody listened: a reset, as near to a refused connection as an accepted one can come (R-PAUSE-1)."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+    sock.close()

@@ -1,0 +1,214 @@
+"""Memory region (NDK_MR): normal (register, deregister) or fast-register (initialize, then requests on a QP)."""
+
+from softndk.drivers.pending import Pending, Promise
+from softndk.errors import InvalidParameter, InvalidState, NdkError, error_for
+from softndk.flags import LocalToken, MrFlag, ObjectType, RemoteToken
+from softndk.memory.buffers import Mdl, Memory
+from softndk.memory.regions import FastRegion, Region
+from softndk.memory.sge import Sge
+from softndk.memory.tokens import ProtectionDomain, Right, TokenEntry
+from softndk.ndk.context import AdapterContext
+from softndk.ndk.object import NdkObject
+from softndk.status import Status
+
+__all__ = ["Mr"]
+
+_ALL_FLAGS = MrFlag.ALLOW_REMOTE_WRITE | MrFlag.ALLOW_REMOTE_READ | MrFlag.RDMA_READ_SINK
+
+
+class Mr(NdkObject):
+    """See the module. Made by Pd.register_mr or Pd.create_mr."""
+
+    _type = ObjectType.MR
+    _prefix = "mr"
+
+    def __init__(
+        self, context: AdapterContext, pd: NdkObject, domain: ProtectionDomain, *, fast_register: bool
+    ) -> None:
+        super().__init__(context, [pd])
+        self._fast = fast_register
+        kind = FastRegion if fast_register else Region
+        self._region: Region | FastRegion = kind(context.datapath.tokens, domain, self._label)
+        self._region.on_idle = self._settle_close
+        self._posted_range: tuple[int, int] | None = None  # of the last posted fast register
+
+    # ---- getters
+
+    @property
+    def address(self) -> int:
+        """Number of the region's first octet. Raises InvalidState before it is registered."""
+        return self._range("address")[0]
+
+    @property
+    def length(self) -> int:
+        """Length in octets. Raises InvalidState before it is registered."""
+        return self._range("length")[1]
+
+    @property
+    def local_token(self) -> LocalToken:
+        """Token for SGEs; valid after register or initialize_fast_register (R-TOK-1). Raises InvalidState before."""
+        return LocalToken(self._token("local_token", self._region.local))
+
+    @property
+    def remote_token(self) -> RemoteToken:
+        """Token to send to the peer (R-TOK-2, -3). Raises InvalidState before it is there."""
+        return RemoteToken(self._token("remote_token", self._region.remote))
+
+    @property
+    def view(self) -> memoryview:
+        """The region's octets, writable if the buffer is. Holds the buffer itself, beyond deregistration too.
+
+        Raises: InvalidState: not registered, or a chain of several buffers.
+        """
+        with self._lock:
+            region = self._region
+            if not region.valid or region.memory is None:
+                raise self._not_ready("view")
+            parts = region.memory.slices(0, region.length)
+            if len(parts) != 1:
+                raise InvalidState(f"{self._label} view: {len(parts)} separate buffers have no single view")
+            return parts[0]
+
+    def __getitem__(self, index: slice) -> Sge:
+        """``mr[a:b]``: an SGE over octets a to b of the region. Nothing is clipped.
+
+        Raises: IndexError: a step, a negative or an outside bound. InvalidState: not registered.
+        """
+        if not isinstance(index, slice):
+            raise TypeError(f"{self._label}[...]: give a slice of octets, like mr[0:64]")
+        address, length = self._range("slice")
+        start = 0 if index.start is None else index.start
+        stop = length if index.stop is None else index.stop
+        if index.step is not None or not 0 <= start <= stop <= length:
+            raise IndexError(f"{self._label}[{index.start}:{index.stop}]: outside its {length} octets, or with a step")
+        return Sge(address + start, stop - start, self.local_token)
+
+    # ---- requests
+
+    def register(self, buffer: Memory | Mdl, flags: int, *, length: int | None = None) -> Pending[None]:
+        """Register memory (NdkRegisterMr): its first `length` octets, all if left out. Makes new tokens (R-REGMR-6).
+
+        The buffer's export is held until deregistration or close. flags: MrFlag.
+        Raises: InvalidParameter: not contiguous, zero length, over max_registration_size, read-only with a write right,
+        unknown flags. InvalidState: registered already, or made for fast registers (R-MR-1). Nothing has changed then.
+        """
+        with self._lock:
+            self._check_usable("register")
+            region = self._region
+            if not isinstance(region, Region):
+                raise self._wrong_kind("register", "create it without fast_register")
+            if isinstance(flags, bool) or not isinstance(flags, int):
+                raise TypeError(f"{self._label} register: flags={flags!r} is not an int")
+            if flags & ~_ALL_FLAGS.value or flags < 0:
+                raise InvalidParameter(
+                    f"{self._label} register: unknown flags {flags:#x} [INVALID_PARAMETER, R-REGMR-5]"
+                )
+            mdl = buffer if isinstance(buffer, Mdl) else Mdl(buffer)
+            size = mdl.length if length is None else length
+            limit = min(mdl.length, self._context.info.max_registration_size)
+            if not 0 < size <= limit:
+                raise InvalidParameter(
+                    f"{self._label} register: length {size}, must be 1 to {limit} [INVALID_PARAMETER, R-REGMR-4, A-24]"
+                )
+            memory = mdl.byte_range(size)
+            rights = _rights(flags)
+            if memory.readonly and rights & Right.LOCAL_WRITE:
+                memory.release()
+                raise InvalidParameter(
+                    f"{self._label} register: the buffer is read-only, flags {MrFlag(flags)!r} ask for a write right"
+                    " [INVALID_PARAMETER]"
+                )
+            try:
+                region.register(mdl.address, memory, rights)
+            except NdkError:
+                memory.release()
+                raise
+            return Promise.finished(self._runtime, f"{self._label} register", None)
+
+    def deregister(self) -> Pending[None]:
+        """End the registration: neither token works any more, the buffer is free (NdkDeregisterMr, R-DEREG-2).
+
+        Raises: InvalidState: not registered, a fast-register region, or windows bound (DEVICE_BUSY).
+        """
+        with self._lock:
+            self._check_usable("deregister")
+            region = self._region
+            if not isinstance(region, Region):
+                raise self._wrong_kind("deregister", "use qp.invalidate")
+            region.deregister()
+            return Promise.finished(self._runtime, f"{self._label} deregister", None)
+
+    def initialize_fast_register(self, page_count: int, allow_remote_access: bool) -> Pending[None]:
+        """Prepare for fast registers of up to `page_count` pages (NdkInitializeFastRegisterMr, R-FRINIT).
+
+        Raises: InvalidState: a normal region, or registered now. The Pending fails with InvalidParameter
+        (IMPLEMENTATION_LIMIT) when the page count is not supported.
+        """
+        with self._lock:
+            self._check_usable("initialize_fast_register")
+            region = self._region
+            what = f"{self._label} initialize_fast_register"
+            if not isinstance(region, FastRegion):
+                raise self._wrong_kind("initialize_fast_register", "create it with fast_register=True")
+            limit = self._context.info.frmr_page_count
+            if not 0 < page_count <= limit:
+                error = error_for(
+                    Status.IMPLEMENTATION_LIMIT,
+                    f"{what}: {page_count} pages, limit frmr_page_count={limit} [IMPLEMENTATION_LIMIT, R-FRINIT-2]",
+                )
+                return Promise.failed(self._runtime, what, error)
+            region.initialize(page_count, allow_remote_access)
+            return Promise.finished(self._runtime, what, None)
+
+    # ---- inside
+
+    def _range(self, what: str) -> tuple[int, int]:
+        if self._posted_range is not None:
+            return self._posted_range
+        region = self._region
+        if not region.valid:
+            raise self._not_ready(what)
+        return region.base, region.length
+
+    def _token(self, what: str, entry: TokenEntry | None) -> int:
+        if entry is None:
+            raise self._not_ready(what)
+        return entry.stag
+
+    def _not_ready(self, what: str) -> InvalidState:
+        how = "initialize_fast_register and a fast register" if self._fast else "register"
+        return InvalidState(f"{self._label} {what}: not there before {how} [INVALID_DEVICE_STATE, R-TOK-1]")
+
+    def _wrong_kind(self, operation: str, instead: str) -> InvalidState:
+        kind = "fast-register" if self._fast else "normal"
+        return InvalidState(
+            f"{self._label} {operation}: this is a {kind} region; {instead} [INVALID_DEVICE_REQUEST, R-MR-1]",
+            Status.INVALID_DEVICE_REQUEST,
+        )
+
+    def _renamed(self) -> None:
+        self._region.rename(self._label)
+
+    def _state_text(self) -> str:
+        region = self._region
+        if not region.valid:
+            return "fast-register, invalid" if self._fast else "not registered"
+        windows = f" windows {region.windows}" if region.windows else ""
+        return f"{region.length} octets at {region.base:#x}{windows}"
+
+    def _holding(self) -> list[str]:
+        return [f"{self._region.windows} bound windows"] if self._region.windows else []
+
+    def _finish_close(self) -> None:
+        self._region.destroy()
+
+
+def _rights(flags: int) -> Right:
+    rights = Right.NONE
+    if flags & MrFlag.ALLOW_LOCAL_WRITE:
+        rights |= Right.LOCAL_WRITE
+    if flags & MrFlag.ALLOW_REMOTE_READ:
+        rights |= Right.REMOTE_READ
+    if (flags & MrFlag.ALLOW_REMOTE_WRITE) == MrFlag.ALLOW_REMOTE_WRITE:
+        rights |= Right.REMOTE_WRITE
+    return rights

@@ -1,0 +1,37 @@
+"""Memory window (NDK_MW): a part of a region, lent to one peer until somebody takes it back."""
+
+from softndk.flags import ObjectType, RemoteToken
+from softndk.memory.regions import Window
+from softndk.memory.tokens import ProtectionDomain
+from softndk.ndk.context import AdapterContext
+from softndk.ndk.object import NdkObject
+
+__all__ = ["Mw"]
+
+
+class Mw(NdkObject):
+    """See the module. Made by Pd.create_mw, made valid by Qp.bind."""
+
+    _type = ObjectType.MW
+    _prefix = "mw"
+
+    def __init__(self, context: AdapterContext, pd: NdkObject, domain: ProtectionDomain) -> None:
+        super().__init__(context, [pd])
+        self._window = Window(context.datapath.tokens, domain, self._label)
+
+    @property
+    def remote_token(self) -> RemoteToken:
+        """Token to send to the peer; the same for the life of the window (A-7). It works from the bind on (R-MW-2)."""
+        return RemoteToken(self._window.token.stag)
+
+    def _renamed(self) -> None:
+        self._window.rename(self._label)
+
+    def _state_text(self) -> str:
+        token = self._window.token
+        if not token.valid:
+            return "invalid"
+        return f"{token.length} octets at {token.base:#x}"
+
+    def _finish_close(self) -> None:
+        self._window.destroy()

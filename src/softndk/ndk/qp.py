@@ -1,0 +1,601 @@
+"""Queue pair (NDK_QP): the seven initiator requests, receive, flush.
+
+A method checks the call and raises; what it posts can only fail as a result. A post that raises starts everything
+that was posted with DEFER before it (R-DEFER-3).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+from softndk.drivers.engine import Channel
+from softndk.errors import (
+    AccessViolation,
+    Aborted,
+    BufferOverflow,
+    ConnectionInvalid,
+    DataOverrun,
+    InvalidParameter,
+    InvalidState,
+)
+from softndk.flags import ObjectType, OperationType, OpFlag, PAGE_SIZE, RemoteToken
+from softndk.memory.access import AccessDenied, MemoryAccess
+from softndk.memory.buffers import Memory, byte_view
+from softndk.memory.regions import FastRegion, Window
+from softndk.memory.sge import InlineSge, Sge, Sgl
+from softndk.memory.tokens import ProtectionDomain, Right
+from softndk.ndk.context import AdapterContext
+from softndk.ndk.cq import Cq
+from softndk.ndk.lam import LogicalAddressMapping
+from softndk.ndk.mr import Mr
+from softndk.ndk.mw import Mw
+from softndk.ndk.object import NdkObject
+from softndk.queues.pair import QueuePair
+from softndk.queues.work import InitiatorRequest, LocalRequest, ReadWork, ReceiveRequest, SendWork, WriteWork
+from softndk.status import Status
+
+if TYPE_CHECKING:
+    from softndk.ndk.connector import Connector
+
+__all__ = ["Qp"]
+
+_COMMON: Final = (OpFlag.SILENT_SUCCESS | OpFlag.READ_FENCE | OpFlag.DEFER).value
+_FLAGS: Final = {  # which flags each request lists (R-FLAG-3)
+    "send": _COMMON | OpFlag.SEND_AND_SOLICIT_EVENT.value | OpFlag.INLINE.value,
+    "write": _COMMON | OpFlag.INLINE.value,
+    "read": _COMMON | OpFlag.RDMA_READ_LOCAL_INVALIDATE.value,
+    "bind": _COMMON | (OpFlag.ALLOW_REMOTE_READ | OpFlag.ALLOW_REMOTE_WRITE).value,
+    "fast_register": _COMMON
+    | (OpFlag.ALLOW_REMOTE_READ | OpFlag.ALLOW_LOCAL_WRITE | OpFlag.ALLOW_REMOTE_WRITE | OpFlag.RDMA_READ_SINK).value,
+    "invalidate": _COMMON,
+}
+_FLAGS["send_and_invalidate"] = _FLAGS["send"]
+_INLINE: Final = OpFlag.INLINE.value
+_DEFER: Final = OpFlag.DEFER.value
+_REMOTE_WRITE: Final = OpFlag.ALLOW_REMOTE_WRITE.value
+_U32: Final = 1 << 32
+_U64: Final = 1 << 64
+_T = TypeVar("_T", Mr, Mw)
+
+
+class Qp(NdkObject):
+    """See the module. Made by Pd.create_qp. `context` comes back in every result as `qp_context`."""
+
+    _type = ObjectType.QP
+    _prefix = "qp"
+
+    def __init__(
+        self,
+        context_: AdapterContext,
+        pd: NdkObject,
+        domain: ProtectionDomain,
+        receive_cq: Cq,
+        initiator_cq: Cq,
+        *,
+        receive_depth: int,
+        initiator_depth: int,
+        max_receive_sge: int,
+        max_initiator_sge: int,
+        inline_data_size: int,
+        context: Any,
+    ) -> None:
+        super().__init__(context_, dict.fromkeys((pd, receive_cq, initiator_cq)))
+        self._domain = domain
+        self._rings = tuple(dict.fromkeys((receive_cq._ring, initiator_cq._ring)))
+        self._pair = QueuePair(
+            self._label,
+            context,
+            receive_cq._ring,
+            initiator_cq._ring,
+            receive_depth=receive_depth,
+            initiator_depth=initiator_depth,
+        )
+        self._access = MemoryAccess(context_.datapath.tokens, context_.datapath.logical, domain, self._pair)
+        self._max_receive_sge = max_receive_sge
+        self._max_initiator_sge = max_initiator_sge
+        self._inline_data_size = inline_data_size
+        self._connector: Connector | None = None
+        for ring in self._rings:
+            ring.on_overrun.append(self._cq_failed)
+
+    @property
+    def context(self) -> Any:
+        """What create_qp was given; comes back in results as qp_context."""
+        return self._pair.context
+
+    @context.setter
+    def context(self, value: Any) -> None:
+        self._pair.context = value
+
+    @property
+    def connector(self) -> "Connector | None":
+        """The connector this QP is or was last used with."""
+        return self._connector
+
+    # ---- requests
+
+    def send(self, sgl: Sgl | Memory, *, flags: int = 0, context: Any = None) -> None:
+        """Send a message into the peer's oldest receive (NdkSend, R-SEND).
+
+        sgl: SGEs, gathered in order; [] sends an empty message. A bytes-like object is sent inline: copied now.
+        With OpFlag.INLINE tokens are not looked at, the SGE limit does not apply and the data is copied before the
+        call returns; at most inline_data_size octets (R-WR-10). Otherwise the memory belongs to the NIC until the
+        result. flags: SILENT_SUCCESS, READ_FENCE, SEND_AND_SOLICIT_EVENT, INLINE, DEFER.
+
+        Raises: ConnectionInvalid: not connected. DataOverrun: too many SGEs. BufferOverflow: more octets than
+        max_transfer_length, or inline than inline_data_size. QueueFull. InvalidParameter: flags.
+        Nothing is posted then, and no result follows (R-COMP-1).
+        """
+        self._post(self._send_request, "send", flags, sgl, context, None)
+
+    def send_and_invalidate(
+        self, sgl: Sgl | Memory, remote_token: RemoteToken, *, flags: int = 0, context: Any = None
+    ) -> None:
+        """Send, and invalidate a token of the peer in the same step (NdkSendAndInvalidate, R-SENDINV).
+
+        The peer's receive completes as RECEIVE_AND_INVALIDATE with the token, which is dead by then. A token that is
+        not valid there, or not to be invalidated, makes the peer end the connection (R-SENDINV-2). Our own result has
+        type SEND (R-SENDINV-4). remote_token: a 32-bit number as the peer gave it. All else, flags included, as `send`.
+        """
+        self._post(self._send_request, "send_and_invalidate", flags, sgl, context, remote_token)
+
+    def write(
+        self,
+        sgl: Sgl | Memory,
+        remote_address: int,
+        remote_token: RemoteToken,
+        *,
+        flags: int = 0,
+        context: Any = None,
+    ) -> None:
+        """Store into the peer's memory (NdkWrite, R-WRITE). Nothing completes there; a refusal shows as the end of the
+        connection, usually after this request has completed (A-4).
+
+        remote_address: 64-bit, as the peer numbers its memory. sgl, inline data and failures as `send`.
+        flags: SILENT_SUCCESS, READ_FENCE, INLINE, DEFER.
+        """
+        self._post(self._write_request, "write", flags, sgl, context, remote_address, remote_token)
+
+    def read(
+        self, sgl: Sgl, remote_address: int, remote_token: RemoteToken, *, flags: int = 0, context: Any = None
+    ) -> None:
+        """Fetch from the peer's memory into `sgl` (NdkRead, R-READ). The sum of the SGEs is what is read.
+
+        The sink needs local write only. At most the effective outbound read limit are in progress; a further one
+        waits at the head of the queue (R-READ-4). flags: SILENT_SUCCESS, READ_FENCE, RDMA_READ_LOCAL_INVALIDATE (the
+        first SGE's fast-register token is dead when the read has succeeded, R-READ-5), DEFER.
+        Raises: as `send`; InvalidState: the connection's outbound read limit is 0 (R-LIM-4).
+        """
+        self._post(self._read_request, "read", flags, sgl, context, remote_address, remote_token)
+
+    def bind(
+        self,
+        mr: Mr,
+        mw: Mw,
+        address: int | None = None,
+        length: int | None = None,
+        *,
+        flags: int,
+        context: Any = None,
+    ) -> None:
+        """Put a window on `length` octets of a region from `address`; left out: the whole region (NdkBind, R-BIND).
+
+        flags: ALLOW_REMOTE_READ and/or ALLOW_REMOTE_WRITE (the latter needs local write on the region); SILENT_SUCCESS,
+        READ_FENCE, DEFER. The window's token may be sent right behind the bind (R-WR-14).
+        Raises: AccessViolation: range or right that the region does not have, as far as it is known now. InvalidState:
+        bound already. InvalidParameter: no right asked, zero length, or objects of another PD. As `send` otherwise.
+        """
+        self._post(self._bind_request, "bind", flags, mr, context, mw, address, length)
+
+    def fast_register(
+        self,
+        mr: Mr,
+        pages: LogicalAddressMapping | Sequence[int],
+        *,
+        fbo: int | None = None,
+        length: int | None = None,
+        base_address: int | None = None,
+        flags: int,
+        context: Any = None,
+    ) -> None:
+        """Map pages onto a fast-register region (NdkFastRegister, R-FREG). With a mapping, its own fbo, length and address
+        are taken where left out.
+
+        base_address: number of the first octet, fbo + n * PAGE_SIZE. flags: ALLOW_REMOTE_READ, ALLOW_LOCAL_WRITE,
+        ALLOW_REMOTE_WRITE, RDMA_READ_SINK (accepted, not needed); SILENT_SUCCESS, READ_FENCE, DEFER.
+        Raises: AccessViolation: remote right on a region initialised without. InvalidParameter: pages not from
+        build_lam, more than initialised, octets outside the mapped buffer, or a bad base_address. As `send` otherwise.
+        """
+        self._post(self._fast_register_request, "fast_register", flags, mr, context, pages, fbo, length, base_address)
+
+    def invalidate(self, target: Mr | Mw, *, flags: int = 0, context: Any = None) -> None:
+        """Make a window or a fast-register region unusable (NdkInvalidate, R-INV).
+
+        A peer that uses the token afterwards loses the connection. flags: SILENT_SUCCESS, READ_FENCE, DEFER.
+        Raises: InvalidState: invalid already, the peer's invalidation included, and nothing queued can change that; the
+        connection is unharmed (A-9). InvalidParameter: a normal region (use deregister). As `send` otherwise.
+        """
+        self._post(self._invalidate_request, "invalidate", flags, target, context)
+
+    def receive(self, sgl: Sgl, *, context: Any = None) -> None:
+        """Post a buffer for one message (NdkReceive, R-RECV). Legal before connecting too (R-WR-3).
+
+        Raises: DataOverrun: more SGEs than max_receive_sge. QueueFull. ConnectionInvalid: its CQ has failed.
+        """
+        with self._lock:
+            self._check_usable("receive")
+            self._check_cqs("receive")
+            sges = self._sges("receive", sgl, self._max_receive_sge, "max_receive_sge")
+            self._pair.post_receive(ReceiveRequest(sges, context))
+            if self._connector is not None:
+                self._connector._kick()
+
+    def flush(self) -> None:
+        """Cancel everything that is pending (NdkFlush, R-FLUSH). Returns before the results have been taken.
+
+        On a connected QP the connection is aborted with it, and later posts succeed and are cancelled (A-3).
+        """
+        with self._lock:
+            self._check_usable("flush")
+            self._flush("flushed by this side")
+
+    # ---- posting
+
+    def _post(self, make: Callable[..., InitiatorRequest], operation: str, flags: int, *arguments: Any) -> None:
+        with self._lock:
+            try:
+                self._check_usable(operation)
+                if type(flags) is not int and (isinstance(flags, bool) or not isinstance(flags, int)):
+                    raise TypeError(f"{self._label} {operation}: flags={flags!r} is not an int")
+                bits = int(flags)
+                if bits & ~_FLAGS[operation]:
+                    raise InvalidParameter(
+                        f"{self._label} {operation}: flags {bits:#x}, allowed are {_FLAGS[operation]:#x}"
+                        " [INVALID_PARAMETER, R-FLAG-3]"
+                    )
+                self._check_connected(operation)
+                request = make(operation, bits, *arguments)
+                self._pair.post_initiator(request, deferred=bool(bits & _DEFER))
+            except Exception:
+                self._pair.release_deferred()
+                self._pump()
+                raise
+            if not bits & _DEFER:
+                self._pump()
+
+    def _send_request(
+        self, operation: str, flags: int, sgl: Sgl | Memory, context: Any, remote_token: int | None
+    ) -> SendWork:
+        sges, inline = self._payload(operation, flags, sgl)
+        if remote_token is not None:
+            self._check_number(operation, "remote_token", remote_token, _U32)
+        return SendWork(flags, context, sges, inline, remote_token)
+
+    def _write_request(
+        self, operation: str, flags: int, sgl: Sgl | Memory, context: Any, remote_address: int, remote_token: int
+    ) -> WriteWork:
+        self._check_number(operation, "remote_address", remote_address, _U64)
+        self._check_number(operation, "remote_token", remote_token, _U32)
+        sges, inline = self._payload(operation, flags, sgl)
+        return WriteWork(flags, context, sges, inline, remote_address, remote_token)
+
+    def _read_request(
+        self, operation: str, flags: int, sgl: Sgl, context: Any, remote_address: int, remote_token: int
+    ) -> ReadWork:
+        self._check_number(operation, "remote_address", remote_address, _U64)
+        self._check_number(operation, "remote_token", remote_token, _U32)
+        sges = self._sges(operation, sgl, self._context.info.max_read_request_sge, "max_read_request_sge")
+        if self._pair.outbound_read_limit == 0 and not self._pair.flushing:
+            raise InvalidState(
+                f"{self._label} read: the connection's outbound read limit is 0 [INVALID_DEVICE_REQUEST, R-LIM-4]",
+                Status.INVALID_DEVICE_REQUEST,
+            )
+        on_success = None
+        if flags & OpFlag.RDMA_READ_LOCAL_INVALIDATE.value and sges:
+            on_success = self._local_invalidation(operation, sges[0])
+        return ReadWork(flags, context, sges, remote_address, remote_token, on_success)
+
+    def _local_invalidation(self, operation: str, sge: Sge) -> Callable[[], None]:
+        entry = self._context.datapath.tokens.find(sge.token)
+        if entry is None or entry.invalidate is None:
+            raise InvalidState(
+                f"{self._label} {operation}: RDMA_READ_LOCAL_INVALIDATE needs a fast-register region in the first SGE"
+                " [INVALID_DEVICE_REQUEST, R-READ-5]",
+                Status.INVALID_DEVICE_REQUEST,
+            )
+
+        def invalidate() -> None:
+            if entry.valid and entry.invalidate is not None and not entry.bound_windows:
+                entry.invalidate()
+
+        return invalidate
+
+    def _bind_request(
+        self, operation: str, flags: int, mr: Mr, context: Any, mw: Mw, address: int | None, length: int | None
+    ) -> LocalRequest:
+        region, window = self._own(operation, mr, Mr)._region, self._own(operation, mw, Mw)._window
+        rights = Right.NONE
+        if flags & OpFlag.ALLOW_REMOTE_READ.value:
+            rights |= Right.REMOTE_READ
+        if flags & _REMOTE_WRITE == _REMOTE_WRITE:
+            rights |= Right.REMOTE_WRITE
+        if not rights:
+            raise InvalidParameter(
+                f"{self._label} bind: flags give neither ALLOW_REMOTE_READ nor ALLOW_REMOTE_WRITE"
+                " [INVALID_PARAMETER, R-BIND-1]"
+            )
+        start, size = mr._range("bind") if address is None or length is None else (address, length)
+        if address is not None:
+            size = size - (address - start) if length is None else length
+            start = address
+        elif length is not None:
+            size = length
+        if not 0 < size <= self._context.info.max_window_size:
+            raise InvalidParameter(
+                f"{self._label} bind: length {size}, must be 1 to {self._context.info.max_window_size}"
+                " [INVALID_PARAMETER, A-24]"
+            )
+        if not window.posted and not region.posted:
+            window.check_bind(region, start, size, rights)
+        pair = self._pair
+        return self._local(
+            OperationType.BIND, flags, context, lambda: window.bind(region, start, size, rights, pair), (window, region)
+        )
+
+    def _fast_register_request(
+        self,
+        operation: str,
+        flags: int,
+        mr: Mr,
+        context: Any,
+        pages: LogicalAddressMapping | Sequence[int],
+        fbo: int | None,
+        length: int | None,
+        base_address: int | None,
+    ) -> LocalRequest:
+        region = self._own(operation, mr, Mr)._region
+        if not isinstance(region, FastRegion) or region.local is None:
+            raise InvalidState(
+                f"{self._label} fast_register: {mr._label} is not an initialised fast-register region"
+                " [INVALID_DEVICE_REQUEST, R-FREG-6]",
+                Status.INVALID_DEVICE_REQUEST,
+            )
+        if isinstance(pages, LogicalAddressMapping):
+            fbo = pages.fbo if fbo is None else fbo
+            length = pages.length if length is None else length
+            base_address = pages.address if base_address is None else base_address
+            pages = pages.pages
+        elif fbo is None or length is None or base_address is None:
+            raise InvalidParameter(
+                f"{self._label} fast_register: with a list of pages give fbo, length and base_address [INVALID_PARAMETER]"
+            )
+        who = f"{self._label} fast_register"
+        if not 0 < len(pages) <= region.page_limit:
+            raise InvalidParameter(
+                f"{who}: {len(pages)} pages, initialised for {region.page_limit} [INVALID_PARAMETER, R-FREG-2]"
+            )
+        if not 0 <= fbo < PAGE_SIZE or length <= 0 or length > len(pages) * PAGE_SIZE - fbo:
+            raise InvalidParameter(
+                f"{who}: fbo {fbo}, length {length} do not fit {len(pages)} pages [INVALID_PARAMETER, R-FREG-3]"
+            )
+        self._check_number(operation, "base_address", base_address, _U64 - length + 1)
+        if (base_address - fbo) % PAGE_SIZE or base_address < fbo:
+            raise InvalidParameter(
+                f"{who}: base_address {base_address:#x} is not fbo + n * {PAGE_SIZE} [INVALID_PARAMETER, R-FREG-4]"
+            )
+        rights = _fast_rights(flags)
+        if rights & (Right.REMOTE_READ | Right.REMOTE_WRITE) and not region.remote_access:
+            raise AccessViolation(
+                f"{who}: remote right asked, {mr._label} was initialised without allow_remote_access"
+                " [ACCESS_VIOLATION, R-FRINIT-3]"
+            )
+        if not region.posted:
+            region.check_fast_register()
+        memory = self._context.datapath.logical.gather(pages, fbo, length)
+        if memory.readonly and rights & Right.LOCAL_WRITE:
+            memory.release()
+            raise InvalidParameter(
+                f"{who}: the mapped buffer is read-only, flags ask for a write right [INVALID_PARAMETER]"
+            )
+        base = base_address
+        request = self._local(
+            OperationType.FAST_REGISTER,
+            flags,
+            context,
+            lambda: region.fast_register(base, memory, rights),
+            (region,),
+        )
+        mr._posted_range = (base, length)
+        return request
+
+    def _invalidate_request(self, operation: str, flags: int, target: Mr | Mw, context: Any) -> LocalRequest:
+        subject: FastRegion | Window
+        if isinstance(target, Mw):
+            subject = self._own(operation, target, Mw)._window
+        else:
+            region = self._own(operation, target, Mr)._region
+            if not isinstance(region, FastRegion):
+                raise InvalidParameter(
+                    f"{self._label} invalidate: {target._label} is a normal region; use deregister"
+                    " [INVALID_PARAMETER, R-INV-2]"
+                )
+            subject = region
+        if not subject.posted:
+            subject.check_invalidate()
+        return self._local(
+            OperationType.INVALIDATE,
+            flags,
+            context,
+            subject.invalidate,
+            (subject,),
+            waits_for_reads=isinstance(subject, FastRegion),
+        )
+
+    @staticmethod
+    def _local(
+        kind: OperationType,
+        flags: int,
+        context: Any,
+        action: Callable[[], None],
+        subjects: Sequence[Any],
+        *,
+        waits_for_reads: bool = False,
+    ) -> LocalRequest:
+        """A local request that counts as queued on its objects until it has run or has been cancelled."""
+        return LocalRequest(kind, flags, context, action, subjects, waits_for_reads=waits_for_reads)
+
+    # ---- checks
+
+    def _payload(self, operation: str, flags: int, sgl: Sgl | Memory) -> tuple[Sequence[Sge], bytes | None]:
+        """SGEs, or for inline data its copy."""
+        if not isinstance(sgl, (Sge, list, tuple)):
+            return (), self._inline_copy(operation, [byte_view(cast(Memory, sgl), f"{self._label} {operation}")])
+        if not flags & _INLINE:
+            return self._sges(operation, sgl, self._max_initiator_sge, "max_initiator_sge"), None
+        views: list[memoryview] = []
+        for sge in (sgl,) if isinstance(sgl, Sge) else sgl:
+            if isinstance(sge, InlineSge):
+                views.append(sge.data)
+                continue
+            self._check_sge(operation, sge)
+            try:
+                views += self._access.inline(sge.token, sge.address, sge.length)
+            except AccessDenied as denied:
+                raise InvalidParameter(f"{self._label} {operation}: {denied.text} [INVALID_PARAMETER]") from None
+        return (), self._inline_copy(operation, views)
+
+    def _inline_copy(self, operation: str, views: Sequence[memoryview]) -> bytes:
+        total = sum(view.nbytes for view in views)
+        if total > self._inline_data_size:
+            raise BufferOverflow(
+                f"{self._label} {operation}: {total} octets inline, limit inline_data_size={self._inline_data_size};"
+                " raise it in create_qp or register the memory [BUFFER_OVERFLOW, R-WR-10]"
+            )
+        return b"".join(views)
+
+    def _sges(self, operation: str, sgl: Sgl, limit: int, limit_name: str) -> Sequence[Sge]:
+        sges = (sgl,) if isinstance(sgl, Sge) else sgl
+        if not isinstance(sges, (list, tuple)):
+            raise TypeError(f"{self._label} {operation}: {type(sgl).__name__} is no SGE and no sequence of them")
+        if len(sges) > limit:
+            raise DataOverrun(
+                f"{self._label} {operation}: {len(sges)} SGEs, limit {limit_name}={limit}; raise it in create_qp"
+                " [DATA_OVERRUN, R-WR-6]"
+            )
+        total = 0
+        for sge in sges:
+            self._check_sge(operation, sge)
+            if isinstance(sge, InlineSge):
+                raise InvalidParameter(
+                    f"{self._label} {operation}: Sge.inline without OpFlag.INLINE [INVALID_PARAMETER, R-WR-10]"
+                )
+            total += sge.length
+        if total > self._context.info.max_transfer_length:
+            raise BufferOverflow(
+                f"{self._label} {operation}: {total} octets,"
+                f" limit max_transfer_length={self._context.info.max_transfer_length} [BUFFER_OVERFLOW, R-WR-7]"
+            )
+        return sges
+
+    def _check_sge(self, operation: str, sge: Sge) -> None:
+        if not isinstance(sge, Sge):
+            raise TypeError(f"{self._label} {operation}: {type(sge).__name__} is not an Sge")
+        if not (0 <= sge.length < _U32 and 0 <= sge.address < _U64 and 0 <= sge.token < _U32):
+            raise InvalidParameter(
+                f"{self._label} {operation}: address, length or token of an SGE out of range: address {sge.address:#x},"
+                f" length {sge.length} [INVALID_PARAMETER, R-WR-9]"
+            )
+
+    def _check_number(self, operation: str, name: str, value: int, bound: int) -> None:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{self._label} {operation}: {name}={value!r} is not an int")
+        if not 0 <= value < bound:
+            raise InvalidParameter(
+                f"{self._label} {operation}: {name} is outside 0 to {bound - 1:#x} [INVALID_PARAMETER]"
+            )
+
+    def _check_connected(self, operation: str) -> None:
+        self._check_cqs(operation)
+        connector = self._connector
+        if connector is not None and connector._takes_posts:
+            return
+        raise ConnectionInvalid(
+            f"{self._label} {operation}: not connected ({self._connection_text()}) [CONNECTION_INVALID, R-WR-3]"
+        )
+
+    def _check_cqs(self, operation: str) -> None:
+        for ring in self._rings:
+            if ring.status is not Status.SUCCESS:
+                raise ConnectionInvalid(
+                    f"{self._label} {operation}: its completion queue has failed with {ring.status.name}; no request can"
+                    " complete any more [CONNECTION_INVALID, R-CQERR-4]"
+                )
+
+    def _own(self, operation: str, item: object, kind: type[_T]) -> _T:
+        """`item`, checked to be usable and of this QP's PD."""
+        if not isinstance(item, kind):
+            raise TypeError(f"{self._label} {operation}: {type(item).__name__} is not {kind.__name__}")
+        item._check_usable(operation)
+        domain = item._region.pd if isinstance(item, Mr) else item._window.pd
+        if domain is not self._domain:
+            raise InvalidParameter(
+                f"{self._label} {operation}: {item._label} belongs to {domain.name}, the QP to {self._domain.name}"
+                " [INVALID_PARAMETER, A-13]"
+            )
+        return item
+
+    # ---- inside
+
+    @property
+    def _channel(self) -> Channel | None:
+        return None if self._connector is None else self._connector._channel
+
+    def _pump(self) -> None:
+        if self._connector is not None:
+            self._connector._pump()
+
+    def _flush(self, why: str) -> None:
+        connector = self._connector
+        if connector is not None and connector._is_up:
+            connector._abort(f"{self._label}: {why}")
+        else:
+            self._pair.cancel_pending(
+                Aborted(f"{self._label}: {why} [CONNECTION_DISCONNECTED, R-FLUSH-1]", Status.CONNECTION_DISCONNECTED)
+            )
+
+    def _cq_failed(self) -> None:
+        """A CQ of this QP is full: the QP can't be used any more (R-CQERR-1). Not now: a ring is being filled."""
+        self._runtime.dispatcher.submit(self._after_cq_failure)
+
+    def _after_cq_failure(self) -> None:
+        with self._lock:
+            self._flush("its completion queue has overrun")
+
+    def _connection_text(self) -> str:
+        return "never connected" if self._connector is None else self._connector._state_text()
+
+    def _state_text(self) -> str:
+        pair = self._pair
+        return (
+            f"{self._connection_text()} sends {pair.sends_in_use}/{pair.initiator_depth}"
+            f" receives {len(pair.receives)}/{pair.receive_depth}"
+        )
+
+    def _renamed(self) -> None:
+        self._pair.name = self._label
+
+    def _finish_close(self) -> None:
+        self._flush("closed by this side")
+        for ring in self._rings:
+            if self._cq_failed in ring.on_overrun:
+                ring.on_overrun.remove(self._cq_failed)
+
+
+def _fast_rights(flags: int) -> Right:
+    rights = Right.NONE
+    if flags & OpFlag.ALLOW_REMOTE_READ.value:
+        rights |= Right.REMOTE_READ
+    if flags & OpFlag.ALLOW_LOCAL_WRITE.value:
+        rights |= Right.LOCAL_WRITE
+    if flags & _REMOTE_WRITE == _REMOTE_WRITE:
+        rights |= Right.REMOTE_WRITE
+    return rights

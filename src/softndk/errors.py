@@ -116,7 +116,9 @@ class NdkError(Exception):
         if self.fault is not None:
             side = "the peer ended the connection" if self.fault.received else "this side ended the connection"
             triple = f"{self.fault.layer:x}/{self.fault.etype:x}/{self.fault.code:x}"
-            lines.append(f"  {side} with Terminate {triple}: {self.fault.text}")
+            lines.append(f"  {side} with Terminate {triple}")
+            if self.fault.text not in self.text:
+                lines.append(f"  {self.fault.text}")
             if self.fault.rule:
                 lines.append(f"  rule: {self.fault.rule}")
             if self.fault.header:

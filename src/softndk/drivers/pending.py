@@ -102,6 +102,7 @@ class Pending(Awaitable[_T_co], Generic[_T_co]):
         """Wait as `result` does and return the failure, or None after a success."""
         self._wait(timeout)
         self._retrieved = True
+        self._on_cancel = None
         return fresh_copy(cast(BaseException, self._outcome)) if self._state is _State.FAILED else None
 
     def done(self) -> bool:
@@ -234,7 +235,7 @@ class Pending(Awaitable[_T_co], Generic[_T_co]):
 
     def _await_stopped(self) -> None:
         """A task has stopped awaiting before it saw the outcome."""
-        if not self._waiters and not self._retrieved and self._state is not _State.FAILED:
+        if not self._waiters:
             self._give_up()
 
     def _give_up(self) -> bool:
@@ -254,8 +255,8 @@ class Pending(Awaitable[_T_co], Generic[_T_co]):
         self._state = state
         self._holders = self._streams = None
         callbacks, self._callbacks = self._callbacks, []
-        if callbacks:
-            self._on_cancel = None  # the outcome is being told
+        if callbacks or state is _State.FAILED:
+            self._on_cancel = None  # the outcome is being told, or there is nothing to give up
         for fn in callbacks:
             self._runtime.dispatcher.submit(fn, self)
         for waiter in tuple(self._waiters):

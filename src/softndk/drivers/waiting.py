@@ -130,12 +130,11 @@ class WaitQueue(Generic[_T]):
         self._line.pop(call, None)
         self._release(call)
 
-    def _release(self, call: "_Call[Any, Any]") -> bool:
-        """The call's turn is over; returns whether it had been signalled."""
-        signalled, call._signalled = call._signalled, False
+    def _release(self, call: "_Call[Any, Any]") -> None:
+        """The call's turn is over."""
+        call._signalled = False
         if self._baton is call:
             self._baton = None
-        return signalled
 
     # ---- a baton that nobody picks up
 
@@ -195,8 +194,6 @@ class _Call(Pending[_R], Generic[_T, _R]):
                 self._callbacks.append(fn)
                 if self._collector is None:
                     self._collector = _Collector(self)
-                    if self._signalled:
-                        self._collector.wake()
                     self._queue._enter(self)
                 return
         self._runtime.dispatcher.submit(fn, self)
@@ -236,11 +233,10 @@ class _Call(Pending[_R], Generic[_T, _R]):
     def _resume(self) -> bool:
         if self._state is not _State.OPEN:
             return True
-        queue = self._queue
-        signalled = queue._release(self)
-        if (signalled or queue._baton is None) and self._claim():
+        self._queue._release(self)
+        if self._claim():
             return True
-        queue._pass_on()
+        self._queue._pass_on()
         return False
 
     def _claim(self) -> bool:

@@ -508,7 +508,7 @@ class Connection:
     def _fail(self, fault: ProtocolFault) -> None:
         """A fault found here: flush, Terminate as the last frame, then the end (RFC 5040 4.8)."""
         error = Aborted(
-            f"{self.name}: {fault}",
+            f"{self.name}: {fault.text} [CONNECTION_ABORTED, {fault.cause.value.rule}]",
             provider_error_code=faults.sent_code(fault),
             fault=faults.fault_value(fault),
         )

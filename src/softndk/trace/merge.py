@@ -18,8 +18,8 @@ _WRITE_OCTETS: Final = 1 << 20
 def merge(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> None:
     """Write the packets of all `paths` to `out`, a pcapng file, sorted by time stamp (each file is sorted already).
 
-    A TCP connection that several files show, as each end records it, is taken from the first of them: both together
-    would look like repeated packets. Comments are not carried over.
+    A TCP connection that several files show, as each end records it, is taken from the one whose packet of it is the
+    earliest: both together would look like repeated packets. Comments are not carried over.
 
     Raises: OSError: a file cannot be read or written. TraceError: a file is not a capture or is damaged. ValueError:
         `out` is one of `paths`.

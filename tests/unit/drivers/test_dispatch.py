@@ -91,9 +91,7 @@ def test_what_a_callable_raises_goes_to_unraisablehook_and_changes_nothing(
     dispatcher.submit(after.append, 1)
     assert dispatcher.drain(PATIENCE_S)
     assert after == [1]
-    assert [(seen.exc_value, seen.exc_type, seen.object) for seen in unraisable] == [
-        (error, type(error), broken)
-    ]
+    assert [(seen.exc_value, seen.exc_type, seen.object) for seen in unraisable] == [(error, type(error), broken)]
     assert unraisable[0].exc_traceback is not None
 
 
@@ -113,9 +111,7 @@ def test_the_default_hook_gets_the_traceback_and_the_callback_on_stderr(
     assert "Traceback" in text
 
 
-def test_a_hook_that_raises_does_not_end_the_thread(
-    dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hook_that_raises_does_not_end_the_thread(dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch) -> None:
     def hook(details: object) -> None:
         raise RuntimeError("the hook is broken too")
 
@@ -174,9 +170,7 @@ def test_a_callback_that_returns_a_coroutine_is_reported_and_leaves_none_unawait
 def test_in_callback_is_true_on_that_thread_only(dispatcher: Dispatcher) -> None:
     other = Dispatcher("other")
     seen: list[tuple[bool, bool, bool]] = []
-    dispatcher.submit(
-        lambda: seen.append((dispatcher.in_callback(), other.in_callback(), in_any_callback()))
-    )
+    dispatcher.submit(lambda: seen.append((dispatcher.in_callback(), other.in_callback(), in_any_callback())))
     assert dispatcher.drain(PATIENCE_S)
     assert seen == [(True, False, True)]
     assert not dispatcher.in_callback()

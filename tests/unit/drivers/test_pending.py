@@ -132,7 +132,7 @@ class TestResultWhereItWouldDeadlock:
         async def main() -> None:
             for ask in (promise.pending.result, promise.pending.exception):
                 for timeout in (None, 0, 1.0):
-                    with pytest.raises(RuntimeError, match="qp1 connect.*await"):
+                    with pytest.raises(RuntimeError, match=r"qp1 connect.*await"):
                         ask(timeout)
 
         asyncio.run(main())
@@ -346,9 +346,7 @@ class TestCancelling:
 
         assert asyncio.run(main()) == 7
 
-    def test_an_outcome_that_came_too_late_for_the_cancelled_await_is_given_up(
-        self, runtime: Runtime
-    ) -> None:
+    def test_an_outcome_that_came_too_late_for_the_cancelled_await_is_given_up(self, runtime: Runtime) -> None:
         given_up: list[int] = []
         promise: Promise[int] = Promise(runtime, "x", on_cancel=lambda: given_up.append(1) is None)
 
@@ -375,6 +373,32 @@ class TestCancelling:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
+
+        asyncio.run(main())
+        assert given_up == []
+
+    @pytest.mark.parametrize("told", ["callback before", "callback after", "exception()", "failure"])
+    def test_an_outcome_that_is_told_otherwise_or_a_failure_is_not_given_up(self, runtime: Runtime, told: str) -> None:
+        given_up: list[int] = []
+        promise: Promise[int] = Promise(runtime, "x", on_cancel=lambda: given_up.append(1) is None)
+
+        async def main() -> None:
+            task = asyncio.ensure_future(await_it(promise.pending))
+            await asyncio.sleep(0)
+            if told == "callback before":
+                promise.pending.add_done_callback(lambda _: None)
+            if told == "failure":
+                fail(promise, Refused("no"))
+            else:
+                complete(promise)
+            if told == "callback after":
+                promise.pending.add_done_callback(lambda _: None)
+            if told == "exception()":
+                assert promise.pending.exception() is None
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            promise.forgive()
 
         asyncio.run(main())
         assert given_up == []
@@ -446,9 +470,7 @@ class TestFailures:
 
         run(main)
 
-    def test_what_nobody_retrieved_is_logged_once(
-        self, runtime: Runtime, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_what_nobody_retrieved_is_logged_once(self, runtime: Runtime, caplog: pytest.LogCaptureFixture) -> None:
         promise: Promise[int] = Promise(runtime, "qp3 connect")
         with pytest.raises(TimeoutError):
             promise.pending.result(0)
@@ -572,6 +594,26 @@ class TestThePromise:
         public = {name for name in dir(Pending) if not name.startswith("_")}
         assert public == {"result", "exception", "done", "cancel", "add_done_callback"}
 
+    def test_once_completed_it_keeps_nothing_alive_but_the_outcome(self, runtime: Runtime) -> None:
+        class Owner:
+            def text(self) -> str:
+                return ""
+
+            def agree(self) -> bool:
+                return True
+
+            def streams(self) -> tuple[()]:
+                return ()
+
+        owner = Owner()
+        promise: Promise[int] = Promise(runtime, "x", holders=owner.text, on_cancel=owner.agree, streams=owner.streams)
+        reference = weakref.ref(owner)
+        del owner
+        assert reference() is not None
+        complete(promise)
+        assert promise.pending.result() == 7
+        assert reference() is None
+
     def test_its_repr_tells_state_and_what(self, runtime: Runtime) -> None:
         promise: Promise[int] = Promise(runtime, "qp1 connect")
         assert repr(promise.pending) == "<Pending qp1 connect: pending>"
@@ -612,9 +654,7 @@ class TestSleepersThatWentAway:
         assert promise.pending.result() == 7
         awaiting.close()
 
-    def test_an_interrupted_thread_leaves_no_waiter(
-        self, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_an_interrupted_thread_leaves_no_waiter(self, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
         promise: Promise[int] = Promise(runtime, "x")
 
         def interrupted(self: Runtime, *args: object) -> None:

@@ -165,8 +165,6 @@ class Pending(Awaitable[_T_co], Generic[_T_co]):
                     if self._resume():
                         return
                     if deadline is not None and runtime.now() >= deadline:
-                        if self._last_attempt():
-                            return
                         raise TimeoutError(self._timeout_text(timeout))
                     waiter.reset()
         finally:
@@ -217,10 +215,6 @@ class Pending(Awaitable[_T_co], Generic[_T_co]):
 
     def _attempt(self) -> bool:
         """About to wait: is there an outcome, or can there be one now?"""
-        return self._state is not _State.OPEN
-
-    def _last_attempt(self) -> bool:
-        """The time is up: is there an outcome after all?"""
         return self._state is not _State.OPEN
 
     def _resume(self) -> bool:

@@ -159,7 +159,7 @@ class _Call(Pending[_R], Generic[_T, _R]):
     __slots__ = ("_collector", "_kind", "_limit", "_queue", "_shape", "_signalled", "_turn")
 
     def __init__(self, queue: WaitQueue[_T], kind: int, limit: int, shape: Callable[[list[_T]], _R]) -> None:
-        super().__init__(queue.runtime, queue.what, holders=queue.holders, streams=queue.streams)
+        super().__init__(queue.runtime, queue.what, holders=queue.holders, on_cancel=_agree, streams=queue.streams)
         self._forgiven = True
         self._queue = queue
         self._kind = kind
@@ -178,11 +178,6 @@ class _Call(Pending[_R], Generic[_T, _R]):
         self._check_forked()
         with self._runtime.lock:
             return self._attempt()
-
-    def cancel(self) -> bool:
-        """Stop waiting, for all who wait on this object; nothing has been taken. False if something has."""
-        with self._runtime.lock:
-            return self._state is _State.OPEN and self._give_up()
 
     def add_done_callback(self, fn: Callable[[Pending[_R]], object]) -> None:
         """Have `fn(self)` called on the adapter's callback thread; the entries are taken at that moment, not
@@ -226,13 +221,10 @@ class _Call(Pending[_R], Generic[_T, _R]):
             queue._pass_on()  # its holder may be gone for good
         return (self._signalled or queue._baton is None) and self._claim()
 
-    def _last_attempt(self) -> bool:
-        # who has no more time does not stand back: nobody leaves empty-handed while an entry is there
-        return self._state is not _State.OPEN or self._claim()
-
     def _resume(self) -> bool:
         if self._state is not _State.OPEN:
             return True
+        # it takes without having been signalled, too: nobody's time runs out while an entry is there
         self._queue._release(self)
         if self._claim():
             return True
@@ -269,19 +261,12 @@ class _Call(Pending[_R], Generic[_T, _R]):
         super()._leave(waiter)
         if not joined or self._state is not _State.OPEN:
             return
-        queue = self._queue
-        if self._waiters or self._collector is not None:
-            queue._release(self)
-        else:
-            queue._remove(self)
-        queue._pass_on()
+        if not self._waiters and self._collector is None:
+            self._queue._remove(self)
+        self._queue._pass_on()
 
     def _await_stopped(self) -> None:
-        return
-
-    def _give_up(self) -> bool:
-        self._on_cancel = _agree
-        return super()._give_up()
+        return  # nothing has been taken, and the Pending can be waited for again
 
     # ---- seen from the dispatch thread
 

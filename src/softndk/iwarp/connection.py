@@ -253,7 +253,7 @@ class Connection:
 
     def kick(self) -> None:
         """Something was posted: a held-back message may find its receive."""
-        if self._stream is not None and self._stream.held and self.pair is not None and self.pair.receives:
+        if self._stream is not None and self._stream.held and self.pair is not None and self.pair.has_receive:
             self._deadlines.pop("receive", None)
             self._resume(hold=self._config.receive_wait_s > 0)
 
@@ -444,7 +444,7 @@ class Connection:
         if stream.peer_terminate is not None:
             self._take_terminate(stream.peer_terminate)
             return
-        if stream.held:
+        if stream.held and self.pair is not None and self.pair.shared is None:
             self._deadlines.setdefault("receive", self._now + self._config.receive_wait_s)
         if stream.frames_in != self._frames_seen or stream.held or not stream.inside_fpdu:
             self._frames_seen = stream.frames_in

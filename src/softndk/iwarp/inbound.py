@@ -282,8 +282,9 @@ class Inbound:
             raise self._fault(Cause.INVALID_MSN, f"Send with MSN {header.msn}, expected {self._send_msn}", ulpdu)
         receive = self._receive
         if receive is None:
-            if not self.pair.receives:
-                if hold:
+            receive = self.pair.next_receive()
+            if receive is None:
+                if hold or self.pair.shared is not None:  # an empty SRQ must not fail the connection (R-SRQ-3)
                     self.segments -= 1
                     return False
                 raise self._fault(
@@ -292,7 +293,6 @@ class Inbound:
                     " or set receive_wait_s",
                     ulpdu,
                 )
-            receive = self.pair.receives[0]
             expected = 0
         else:
             expected = self._offset

@@ -54,7 +54,9 @@ class Connector(NdkObject):
         self._then: Outcome | None = None  # told of its outcome, lock held
         self._data: ConnectionData | None = None
         self._on_disconnect: DisconnectCallback | None = None
-        self._disconnected: Promise[Disconnect] = Promise(self._runtime, f"{self._label} disconnected")
+        self._disconnected: Promise[Disconnect] = Promise(
+            self._runtime, f"{self._label} disconnected", streams=self._streams
+        )
         self._disconnected.forgive()
         self._told_end = False
         self._counted = False
@@ -375,6 +377,7 @@ class Connector(NdkObject):
                 Status.CONNECTION_ACTIVE,
             )
         qp._connector = self
+        qp._pair.on_receive = self._kick
         self._qp = qp
         self._depend_on(qp)
 

@@ -11,7 +11,7 @@ from softndk.iwarp.negotiation import max_private_data
 from softndk.results import AdapterInfo
 from softndk.trace.capture import CaptureWriter
 
-__all__ = ["AdapterContext", "Counters", "VERSIONS", "adapter_info"]
+__all__ = ["VERSIONS", "AdapterContext", "Counters", "adapter_info"]
 
 VERSIONS: Final = (NdkVersion(1, 2), NdkVersion(2, 1))
 """The highest minor of each major that is offered (R-OPEN-2, A-20)."""
@@ -92,7 +92,7 @@ def adapter_info(version: NdkVersion, config: IwarpConfig) -> AdapterInfo:
         max_outbound_read_limit=64,
         max_receive_queue_depth=16384,
         max_initiator_queue_depth=16384,
-        max_srq_depth=0,
+        max_srq_depth=16384,
         max_cq_depth=1 << 20,
         large_request_threshold=65536,
         max_caller_data=private_data,

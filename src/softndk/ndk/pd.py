@@ -1,9 +1,11 @@
 """Protection domain (NDK_PD): parent of regions, windows and queue pairs; tokens work only inside one."""
 
+from collections.abc import Callable
 from typing import Any
 
+from softndk.drivers.dispatch import check_callback
 from softndk.errors import InvalidParameter
-from softndk.flags import LocalToken, MrFlag, ObjectType
+from softndk.flags import MAXULONG, LocalToken, MrFlag, ObjectType
 from softndk.memory.buffers import Mdl, Memory, byte_view
 from softndk.memory.tokens import ProtectionDomain, Scope, TokenEntry
 from softndk.ndk.context import AdapterContext
@@ -12,6 +14,8 @@ from softndk.ndk.mr import Mr
 from softndk.ndk.mw import Mw
 from softndk.ndk.object import NdkObject
 from softndk.ndk.qp import Qp
+from softndk.ndk.srq import Srq
+from softndk.status import Status
 
 __all__ = ["Pd"]
 
@@ -85,39 +89,121 @@ class Pd(NdkObject):
 
         Raises: InvalidParameter: a value above its limit in AdapterInfo (names the limit), or a CQ of another adapter.
         """
-        info = self._context.info
-        limits = (
-            ("receive_queue_depth", receive_queue_depth, 0, info.max_receive_queue_depth),
-            ("initiator_queue_depth", initiator_queue_depth, 0, info.max_initiator_queue_depth),
-            ("max_receive_sge", max_receive_sge, 0, info.max_receive_request_sge),
-            ("max_initiator_sge", max_initiator_sge, 0, info.max_initiator_request_sge),
-            ("inline_data_size", inline_data_size, 0, info.max_inline_data_size),
+        return self._create_qp(
+            "create_qp",
+            receive_cq,
+            initiator_cq,
+            None,
+            receive_depth=receive_queue_depth,
+            initiator_depth=initiator_queue_depth,
+            max_receive_sge=max_receive_sge,
+            max_initiator_sge=max_initiator_sge,
+            inline_data_size=inline_data_size,
+            context=context,
         )
+
+    def create_qp_with_srq(
+        self,
+        receive_cq: Cq,
+        initiator_cq: Cq,
+        srq: Srq,
+        *,
+        initiator_queue_depth: int,
+        max_initiator_sge: int = 1,
+        inline_data_size: int = 256,
+        context: Any = None,
+    ) -> Qp:
+        """A queue pair whose receives come from `srq`, an SRQ of this PD (NdkCreateQpWithSrq). Arguments as create_qp.
+
+        A message that finds the SRQ empty is held back, in TCP, until a receive is posted (R-SRQ-3).
+        """
+        if not isinstance(srq, Srq):
+            raise TypeError(f"{self._label} create_qp_with_srq: {type(srq).__name__} is not an Srq")
+        return self._create_qp(
+            "create_qp_with_srq",
+            receive_cq,
+            initiator_cq,
+            srq,
+            receive_depth=0,
+            initiator_depth=initiator_queue_depth,
+            max_receive_sge=0,
+            max_initiator_sge=max_initiator_sge,
+            inline_data_size=inline_data_size,
+            context=context,
+        )
+
+    def create_srq(
+        self,
+        depth: int,
+        *,
+        max_receive_sge: int = 1,
+        notify_threshold: int = 0,
+        on_notify: Callable[[Srq, Status], object] | None = None,
+    ) -> Srq:
+        """A shared receive queue for `depth` receives (NdkCreateSrq). on_notify(srq, status): called once when fewer than
+        notify_threshold receives are queued after there were more (R-SRQ-1, A-12); 0: never.
+
+        Raises: InvalidParameter: over max_srq_depth or max_receive_request_sge.
+        """
+        if on_notify is not None:
+            check_callback(on_notify)
+        info = self._context.info
         with self._lock:
-            self._check_usable("create_qp")
-            for name, value, low, high in limits:
-                check_limit(f"{self._label} create_qp", name, value, low, high)
+            self._check_usable("create_srq")
+            who = f"{self._label} create_srq"
+            check_limit(who, "depth", depth, 1, info.max_srq_depth)
+            check_limit(who, "max_receive_sge", max_receive_sge, 0, info.max_receive_request_sge)
+            check_limit(who, "notify_threshold", notify_threshold, 0, MAXULONG)
+            return Srq(self._context, self, depth, max_receive_sge, notify_threshold, on_notify)
+
+    def _create_qp(
+        self,
+        operation: str,
+        receive_cq: Cq,
+        initiator_cq: Cq,
+        srq: Srq | None,
+        *,
+        receive_depth: int,
+        initiator_depth: int,
+        max_receive_sge: int,
+        max_initiator_sge: int,
+        inline_data_size: int,
+        context: Any,
+    ) -> Qp:
+        info = self._context.info
+        who = f"{self._label} {operation}"
+        with self._lock:
+            self._check_usable(operation)
+            check_limit(who, "receive_queue_depth", receive_depth, 0, info.max_receive_queue_depth)
+            check_limit(who, "initiator_queue_depth", initiator_depth, 0, info.max_initiator_queue_depth)
+            check_limit(who, "max_receive_sge", max_receive_sge, 0, info.max_receive_request_sge)
+            check_limit(who, "max_initiator_sge", max_initiator_sge, 0, info.max_initiator_request_sge)
+            check_limit(who, "inline_data_size", inline_data_size, 0, info.max_inline_data_size)
             for name, cq in (("receive_cq", receive_cq), ("initiator_cq", initiator_cq)):
                 if not isinstance(cq, Cq):
-                    raise TypeError(f"{self._label} create_qp: {name} is a {type(cq).__name__}, not a Cq")
+                    raise TypeError(f"{who}: {name} is a {type(cq).__name__}, not a Cq")
                 if cq._context is not self._context:
                     raise InvalidParameter(
-                        f"{self._label} create_qp: {name} {cq._label} belongs to another adapter"
-                        " [INVALID_PARAMETER, R-QP-5]"
+                        f"{who}: {name} {cq._label} belongs to another adapter [INVALID_PARAMETER, R-QP-5]"
                     )
-                cq._check_usable("create_qp")
+                cq._check_usable(operation)
+            if srq is not None:
+                if self not in srq._antecedents:
+                    raise InvalidParameter(f"{who}: {srq._label} belongs to another PD [INVALID_PARAMETER, R-QP-5]")
+                srq._check_usable(operation)
             return Qp(
                 self._context,
                 self,
                 self._domain,
                 receive_cq,
                 initiator_cq,
-                receive_depth=receive_queue_depth,
-                initiator_depth=initiator_queue_depth,
+                receive_depth=receive_depth,
+                initiator_depth=initiator_depth,
                 max_receive_sge=max_receive_sge,
                 max_initiator_sge=max_initiator_sge,
                 inline_data_size=inline_data_size,
                 context=context,
+                srq=srq,
             )
 
     def _renamed(self) -> None:

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from softndk.drivers.engine import Channel
 from softndk.errors import (
-    AccessViolation,
     Aborted,
+    AccessViolation,
     BufferOverflow,
     ConnectionInvalid,
-    DataOverrun,
     InvalidParameter,
     InvalidState,
 )
-from softndk.flags import ObjectType, OperationType, OpFlag, PAGE_SIZE, RemoteToken
+from softndk.flags import PAGE_SIZE, ObjectType, OperationType, OpFlag, RemoteToken
 from softndk.memory.access import AccessDenied, MemoryAccess
 from softndk.memory.buffers import Memory, byte_view
 from softndk.memory.regions import FastRegion, Window
@@ -29,6 +28,8 @@ from softndk.ndk.lam import LogicalAddressMapping
 from softndk.ndk.mr import Mr
 from softndk.ndk.mw import Mw
 from softndk.ndk.object import NdkObject
+from softndk.ndk.sges import check_sge, checked_sges
+from softndk.ndk.srq import Srq
 from softndk.queues.pair import QueuePair
 from softndk.queues.work import InitiatorRequest, LocalRequest, ReadWork, ReceiveRequest, SendWork, WriteWork
 from softndk.status import Status
@@ -77,8 +78,11 @@ class Qp(NdkObject):
         max_initiator_sge: int,
         inline_data_size: int,
         context: Any,
+        srq: Srq | None = None,
     ) -> None:
-        super().__init__(context_, dict.fromkeys((pd, receive_cq, initiator_cq)))
+        antecedents = (pd, receive_cq, initiator_cq) if srq is None else (pd, receive_cq, initiator_cq, srq)
+        super().__init__(context_, dict.fromkeys(antecedents))
+        self._srq = srq
         self._domain = domain
         self._rings = tuple(dict.fromkeys((receive_cq._ring, initiator_cq._ring)))
         self._pair = QueuePair(
@@ -88,6 +92,7 @@ class Qp(NdkObject):
             initiator_cq._ring,
             receive_depth=receive_depth,
             initiator_depth=initiator_depth,
+            shared=None if srq is None else srq._shared,
         )
         self._access = MemoryAccess(context_.datapath.tokens, context_.datapath.logical, domain, self._pair)
         self._max_receive_sge = max_receive_sge
@@ -223,6 +228,12 @@ class Qp(NdkObject):
         """
         with self._lock:
             self._check_usable("receive")
+            if self._srq is not None:
+                raise InvalidState(
+                    f"{self._label} receive: its receives come from {self._srq._label}; post them there"
+                    " [INVALID_DEVICE_REQUEST, R-QP-4]",
+                    Status.INVALID_DEVICE_REQUEST,
+                )
             self._check_cqs("receive")
             sges = self._sges("receive", sgl, self._max_receive_sge, "max_receive_sge")
             self._pair.post_receive(ReceiveRequest(sges, context))
@@ -456,7 +467,7 @@ class Qp(NdkObject):
             if isinstance(sge, InlineSge):
                 views.append(sge.data)
                 continue
-            self._check_sge(operation, sge)
+            check_sge(f"{self._label} {operation}", sge)
             try:
                 views += self._access.inline(sge.token, sge.address, sge.length)
             except AccessDenied as denied:
@@ -473,37 +484,9 @@ class Qp(NdkObject):
         return b"".join(views)
 
     def _sges(self, operation: str, sgl: Sgl, limit: int, limit_name: str) -> Sequence[Sge]:
-        sges = (sgl,) if isinstance(sgl, Sge) else sgl
-        if not isinstance(sges, (list, tuple)):
-            raise TypeError(f"{self._label} {operation}: {type(sgl).__name__} is no SGE and no sequence of them")
-        if len(sges) > limit:
-            raise DataOverrun(
-                f"{self._label} {operation}: {len(sges)} SGEs, limit {limit_name}={limit}; raise it in create_qp"
-                " [DATA_OVERRUN, R-WR-6]"
-            )
-        total = 0
-        for sge in sges:
-            self._check_sge(operation, sge)
-            if isinstance(sge, InlineSge):
-                raise InvalidParameter(
-                    f"{self._label} {operation}: Sge.inline without OpFlag.INLINE [INVALID_PARAMETER, R-WR-10]"
-                )
-            total += sge.length
-        if total > self._context.info.max_transfer_length:
-            raise BufferOverflow(
-                f"{self._label} {operation}: {total} octets,"
-                f" limit max_transfer_length={self._context.info.max_transfer_length} [BUFFER_OVERFLOW, R-WR-7]"
-            )
-        return sges
-
-    def _check_sge(self, operation: str, sge: Sge) -> None:
-        if not isinstance(sge, Sge):
-            raise TypeError(f"{self._label} {operation}: {type(sge).__name__} is not an Sge")
-        if not (0 <= sge.length < _U32 and 0 <= sge.address < _U64 and 0 <= sge.token < _U32):
-            raise InvalidParameter(
-                f"{self._label} {operation}: address, length or token of an SGE out of range: address {sge.address:#x},"
-                f" length {sge.length} [INVALID_PARAMETER, R-WR-9]"
-            )
+        return checked_sges(
+            f"{self._label} {operation}", sgl, limit, limit_name, self._context.info.max_transfer_length
+        )
 
     def _check_number(self, operation: str, name: str, value: int, bound: int) -> None:
         if isinstance(value, bool) or not isinstance(value, int):

@@ -11,6 +11,7 @@ from typing import Any
 from softndk.errors import NdkError, QueueFull
 from softndk.flags import OperationType, RemoteToken
 from softndk.queues.completion import CompletionRing
+from softndk.queues.shared import SharedReceives
 from softndk.queues.work import InitiatorRequest, LocalRequest, ReadWork, ReceiveRequest, Request
 from softndk.results import Result
 from softndk.status import Status
@@ -34,6 +35,7 @@ class QueuePair:
         *,
         receive_depth: int,
         initiator_depth: int,
+        shared: SharedReceives | None = None,
     ) -> None:
         self.name = name
         self.context = context
@@ -49,7 +51,8 @@ class QueuePair:
         self.reads_outstanding = 0
         self.failure: NdkError | None = None
         self.flushing = False
-        self.on_receive_posted: Callable[[], None] | None = None
+        self.shared = shared
+        self.on_receive: Callable[[], None] | None = None  # called when a held-back message may find its receive
 
     @property
     def sends_in_use(self) -> int:
@@ -73,8 +76,6 @@ class QueuePair:
         self.receives.append(request)
         if self.flushing:
             self._flush_receives()
-        elif self.on_receive_posted is not None:
-            self.on_receive_posted()
 
     def post_initiator(self, request: InitiatorRequest, *, deferred: bool) -> None:
         """Queue an initiator request; without `deferred` everything up to it may start (R-DEFER-5). Raises QueueFull."""
@@ -96,6 +97,19 @@ class QueuePair:
         self.released = len(self.waiting)
 
     # ---- for the data path
+
+    @property
+    def has_receive(self) -> bool:
+        """A message that begins now would find a receive."""
+        return bool(self.receives) or bool(self.shared)
+
+    def next_receive(self) -> ReceiveRequest | None:
+        """The receive for the message that begins, taken from the SRQ if there is one; None: there is none now."""
+        if not self.receives and self.shared is not None:
+            request = self.shared.take(self._wake)
+            if request is not None:
+                self.receives.append(request)
+        return self.receives[0] if self.receives else None
 
     def startable(self) -> InitiatorRequest | None:
         """The request that may start now: the head of the queue, if it isn't deferred, fenced or over the read limit."""
@@ -161,6 +175,8 @@ class QueuePair:
         if self.failure is None:
             self.failure = failure
         self.flushing = True
+        if self.shared is not None:
+            self.shared.forget(self._wake)
         self.reads_outstanding = 0
         self.released = 0
         if self.receives and self.receives[0].status is not None:
@@ -188,6 +204,10 @@ class QueuePair:
             request = self.receives.popleft()
             self._cancel(request)
             self._push_failure(self.receive_ring, request)
+
+    def _wake(self) -> None:
+        if self.on_receive is not None:
+            self.on_receive()
 
     def _cancel(self, request: Request) -> None:
         cause = self.failure

@@ -224,7 +224,8 @@ class _Side:
         self._last = chunk.origin
         if chunk.missing:
             self._lose(chunk.missing)
-        elif self._is_midway(chunk.data):
+        elif not (self._cutter.started or self._held or self.assembler.from_start):
+            # The first octets that were captured, not the stream's first.
             self._searching = self._cutter.started = True
         if self._cutter.lost:
             return []
@@ -233,11 +234,6 @@ class _Side:
         self._held += chunk.data
         frames = self._resume() if self._searching else []
         return frames if self._searching else frames + self._units()
-
-    def _is_midway(self, data: memoryview) -> bool:
-        """Whether these, the first octets that were captured, are not the stream's first."""
-        begun = self._cutter.started or self._held or self.assembler.from_start
-        return not begun and not may_begin_startup(data)
 
     def _lose(self, missing: int) -> None:
         """Octets are not in the capture; what is held can't be completed."""

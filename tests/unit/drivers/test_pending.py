@@ -42,6 +42,14 @@ def waiters(pending: Pending[Any]) -> int:
         return len(pending._waiters)
 
 
+def noting(calls: list[int]) -> Callable[[], bool]:
+    def agree() -> bool:
+        calls.append(1)
+        return True
+
+    return agree
+
+
 async def await_it(pending: Pending[int]) -> int:
     return await pending
 
@@ -282,7 +290,7 @@ class TestCancelling:
     @RUNNERS
     def test_an_await_that_can_give_up_the_request_does(self, runtime: Runtime, run: Any) -> None:
         asked: list[int] = []
-        promise: Promise[int] = Promise(runtime, "x", on_cancel=lambda: asked.append(1) is None)
+        promise: Promise[int] = Promise(runtime, "x", on_cancel=noting(asked))
 
         async def main() -> None:
             if run is run_asyncio:
@@ -332,7 +340,7 @@ class TestCancelling:
 
     def test_one_of_two_awaits_cancelled_leaves_the_request_to_the_other(self, runtime: Runtime) -> None:
         asked: list[int] = []
-        promise: Promise[int] = Promise(runtime, "x", on_cancel=lambda: asked.append(1) is None)
+        promise: Promise[int] = Promise(runtime, "x", on_cancel=noting(asked))
 
         async def main() -> int:
             first = asyncio.ensure_future(await_it(promise.pending))
@@ -348,7 +356,7 @@ class TestCancelling:
 
     def test_an_outcome_that_came_too_late_for_the_cancelled_await_is_given_up(self, runtime: Runtime) -> None:
         given_up: list[int] = []
-        promise: Promise[int] = Promise(runtime, "x", on_cancel=lambda: given_up.append(1) is None)
+        promise: Promise[int] = Promise(runtime, "x", on_cancel=noting(given_up))
 
         async def main() -> None:
             task = asyncio.ensure_future(await_it(promise.pending))
@@ -363,7 +371,7 @@ class TestCancelling:
 
     def test_an_outcome_that_somebody_has_seen_is_not_given_up(self, runtime: Runtime) -> None:
         given_up: list[int] = []
-        promise: Promise[int] = Promise(runtime, "x", on_cancel=lambda: given_up.append(1) is None)
+        promise: Promise[int] = Promise(runtime, "x", on_cancel=noting(given_up))
 
         async def main() -> None:
             task = asyncio.ensure_future(await_it(promise.pending))
@@ -380,7 +388,7 @@ class TestCancelling:
     @pytest.mark.parametrize("told", ["callback before", "callback after", "exception()", "failure"])
     def test_an_outcome_that_is_told_otherwise_or_a_failure_is_not_given_up(self, runtime: Runtime, told: str) -> None:
         given_up: list[int] = []
-        promise: Promise[int] = Promise(runtime, "x", on_cancel=lambda: given_up.append(1) is None)
+        promise: Promise[int] = Promise(runtime, "x", on_cancel=noting(given_up))
 
         async def main() -> None:
             task = asyncio.ensure_future(await_it(promise.pending))

@@ -253,6 +253,18 @@ class TestTheLine:
         source.put(1, 2, 3, 4, 5)
         assert [outcome(sleeper) for sleeper in sleepers] == [[1, 2], [3, 4], [5]]
 
+    def test_who_finds_nothing_for_itself_wakes_the_next_for_whom_there_is(
+        self, runtime: Runtime, source: Entries, pool: ThreadPoolExecutor
+    ) -> None:
+        even = sleeping(pool, source, kind=EVEN)
+        anything = sleeping(pool, source)
+        with runtime.lock:
+            source.put(2)
+            get_results(source)
+            source.put(1)
+        assert outcome(anything) == [1]
+        assert not even.done()
+
     def test_one_entry_wakes_one_sleeper_only(
         self, runtime: Runtime, source: Entries, pool: ThreadPoolExecutor
     ) -> None:

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -125,8 +126,8 @@ def test_markers_are_followed(tmp_path: Path) -> None:
         tap.sent(marked)
         tap.received(stream(ulpdus, crc=True, markers=False))
     sent = [bytes(each.payload) for each in segments_of(path) if each.source == HERE and each.payload]
-    assert len(sent) == 1 + len(ulpdus)
-    assert b"".join(sent[1:]) == marked
+    ends = [len(stream(ulpdus[: count + 1], crc=True, markers=True)) for count in range(len(ulpdus))]
+    assert sent[1:] == [marked[start:end] for start, end in pairwise([0, *ends])]
     assert [frame.crc_ok for frame in read_frames(path)] == [None, None] + [True] * 10
 
 
@@ -254,8 +255,13 @@ def test_flush_on_request(tmp_path: Path) -> None:
         writer.flush()
         assert payloads_of(path) == [REQUEST[:7]]
         writer.flush()
-        tap.sent(REQUEST[7:])
-    assert payloads_of(path) == [REQUEST[:7], REQUEST[7:]]
+        tap.sent(REQUEST[7:] + SEND[:9])
+        writer.flush()
+        tap.sent(SEND[9:12])
+        writer.flush()
+        tap.sent(SEND[12:] + SEND[:3])
+        tap.sent(SEND[3:])
+    assert payloads_of(path) == [REQUEST[:7], REQUEST[7:], SEND[:9], SEND[9:12], SEND[12:], SEND]
 
 
 def test_close_leaves_nothing_behind(tmp_path: Path) -> None:

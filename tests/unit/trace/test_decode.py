@@ -198,6 +198,39 @@ def test_a_lost_packet_among_markers(path: Path) -> None:
     head: list[Part] = [(A, 0, SYN, b""), (A, 1, ACK, named("MPA v1 request").octets), (B, 9, ACK, bytes(reply))]
     capture(path, [*head, *parts[:7], *parts[20:]])
     assert offsets(path) == [*range(7), *range(20, 40)]
+    # Behind the hole, three segments that begin within an FPDU, then one at an FPDU.
+    octets = b"".join(units[20:])
+    size = len(units[20])
+    cuts = [10, 30, size + 5, sum(map(len, units[20:23])), len(octets)]
+    torn = data(parts[20][1] + 10, *(octets[a:b] for a, b in pairwise(cuts)))
+    capture(path, [*head, *parts[:7], torn[0], *torn[1:]])
+    assert offsets(path) == [*range(7), *range(23, 40)]
+
+
+@pytest.mark.parametrize("markers", [False, True])
+def test_what_only_looks_like_an_fpdu_behind_a_hole(path: Path, markers: bool) -> None:
+    """A segment begins with what could be length and control octets; its CRC, when all has come, says no."""
+    lure = bytes.fromhex("00504143") + bytes(36)
+    ulpdus = [write(0), write(1)[:14] + lure, *(write(index) for index in range(2, 40))]
+    octets = fpdus(*ulpdus, markers=markers)
+    place = octets.index(lure[:4])
+    ends = [len(fpdus(*ulpdus[:count], markers=markers)) for count in range(1, len(ulpdus) + 1)]
+    cuts = [place, ends[1], ends[2] - 7, ends[2], ends[3] + 5, *ends[4:]]
+    reply = bytearray(named("MPA v1 reply").octets)
+    reply[16] |= 0x80 if markers else 0
+    head: list[Part] = [(A, 0, SYN, b""), (A, 1, ACK, named("MPA v1 request").octets), (B, 9, ACK, bytes(reply))]
+    torn = data(27 + place, *(octets[a:b] for a, b in pairwise(cuts)))
+    capture(path, [*head, *data(27, octets[: ends[0]]), *torn])
+    assert offsets(path) == [0, *range(2, 40)]
+
+
+def test_an_fpdu_over_two_segments_behind_a_hole(path: Path) -> None:
+    size = len(UNITS[0])
+    octets = b"".join(UNITS)
+    cuts = [2 * size, 2 * size + 3, 2 * size + 20, len(octets)]
+    torn = data(START + 2 * size, *(octets[a:b] for a, b in pairwise(cuts)))
+    capture(path, [*opened(), *data(START, UNITS[0]), *torn])
+    assert offsets(path) == [0, *range(2, 12)]
 
 
 def test_a_capture_that_begins_in_the_middle(path: Path) -> None:
@@ -235,7 +268,7 @@ def test_a_fin_a_reset_and_what_was_unfinished(path: Path) -> None:
     assert kinds(path)[2:] == ["RDMA Write", "unfinished frame", "FIN"]
     unfinished = list(read_frames(path))[3]
     assert (unfinished.details["seen"], unfinished.details["wanted"]) == (10, len(UNITS[1]))
-    capture(path, [*parts, (B, 5024, RST | ACK, b""), *data(end, UNITS[3])])
+    capture(path, [*parts, (B, 5024, RST | ACK, b""), *data(end, UNITS[3]), (B, 5024, RST, b"")])
     assert kinds(path)[2:] == ["RDMA Write", "unfinished frame", "reset"]
     capture(path, parts)
     assert kinds(path)[2:] == ["RDMA Write", "unfinished frame"]

@@ -45,6 +45,7 @@ from softndk.memory.sge import Sge, Sgl
 from softndk.ndk.adapter import Adapter, open_adapter
 from softndk.ndk.connector import Connector
 from softndk.ndk.cq import Cq
+from softndk.ndk.endpoint import SharedEndpoint
 from softndk.ndk.lam import LogicalAddressMapping
 from softndk.ndk.listener import Listener
 from softndk.ndk.mr import Mr
@@ -52,6 +53,7 @@ from softndk.ndk.mw import Mw
 from softndk.ndk.object import NdkObject
 from softndk.ndk.pd import Pd
 from softndk.ndk.qp import Qp
+from softndk.ndk.srq import Srq
 from softndk.results import AdapterInfo, AdapterStatistics, ConnectionData, Disconnect, Result
 from softndk.status import Status
 
@@ -112,6 +114,8 @@ __all__ = [
     "Result",
     "Sge",
     "Sgl",
+    "SharedEndpoint",
+    "Srq",
     "Status",
     "TransportConfig",
     "Unreachable",

@@ -318,13 +318,15 @@ class Engine:
             self._drive(seat, waiter, deadline)
             with self._lock:
                 waiter.alarm = None
-                self._get_up(seat)
+                self._give_back(seat)
         except BaseException:
             if seat is not None:
                 # the engine's thread gives back what the seat holds: no signal can interrupt it there
                 self._deserted.append(seat)
                 self._wake_thread()
             raise
+        with self._lock:
+            self._keep(seat)
 
     def stop(self) -> None:
         """Drop every channel that is left and end the thread."""
@@ -341,6 +343,8 @@ class Engine:
             self._kick()
             return
         self._stopping = True
+        for channel in tuple(self._loans):
+            self._end_loan(channel)
         if timeout <= 0:
             self._fail_all("the adapter has been closed")
         if self._station is None:
@@ -410,7 +414,7 @@ class Engine:
             self._unregister(channel)
             seat.watch(channel._fd, channel._mask)
 
-    def _get_up(self, seat: _Seat) -> None:
+    def _give_back(self, seat: _Seat) -> None:
         seat.sleeping = False
         for fd, channel in list(seat.channels.items()):
             seat.watch(fd, 0)
@@ -418,6 +422,8 @@ class Engine:
             self._lend(channel)
             seat.channels.pop(fd, None)
         self._last_leave = self.now()
+
+    def _keep(self, seat: _Seat) -> None:
         if self._station is None or self._ended:
             seat.alarm.close()
         else:
@@ -435,9 +441,11 @@ class Engine:
             self._register(channel)
 
     def _expects_visit(self) -> bool:
+        if self._stopping:
+            return False
         now = self.now()
         if not self._reclaiming:
-            if now - self._last_leave > LOAN_S or self._stopping:
+            if now - self._last_leave > LOAN_S:
                 return False
             self._reclaiming = True
             self.call_at(now + LOAN_S, self._reclaim)
@@ -498,7 +506,9 @@ class Engine:
         """Seconds that the thread may sleep; None: it is to end."""
         with self._lock:
             while self._deserted:
-                self._get_up(self._deserted.pop())
+                seat = self._deserted.pop()
+                self._give_back(seat)
+                self._keep(seat)
             now = self.now()
             if self._stopping:
                 if now >= self._stop_at:

@@ -9,6 +9,7 @@ import ipaddress
 import os
 import socket
 import struct
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from softndk.drivers.dispatch import report_unraisable
 from softndk.drivers.engine import READ, WRITE, Channel, Engine
 from softndk.iwarp.events import Finish
 
-__all__ = ["Address", "StreamCore", "Tap", "TcpListener", "TcpOptions", "TcpStream", "socket_address"]
+__all__ = ["Address", "StreamCore", "Tap", "TcpListener", "TcpOptions", "TcpStream", "reserve", "socket_address"]
 
 Address = tuple[str, int]
 Octets = memoryview | bytes | bytearray
@@ -36,6 +37,8 @@ ACCEPT_PAUSE_S: Final = 0.1
 DEFAULT_MSS: Final = 1440
 """Where the system does not tell: Ethernet with IPv6."""
 _OUT_OF_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_INTERNAL: Final = "softndk has failed internally"
+_IP_LOCAL_PORT_RANGE: Final = 51
 _ABORTIVE: Final = struct.pack("ii", 1, 0)
 
 
@@ -218,8 +221,9 @@ class TcpStream(Channel):
 
     # ---- verbs
 
-    def connect(self, destination: Address, source: Address | None = None) -> None:
-        """Begin to connect, from `source` if given (port 0: any). Never blocks.
+    def connect(self, destination: Address, source: Address | None = None, *, shared: bool = False) -> None:
+        """Begin to connect, from `source` if given (port 0: any of the dynamic range, where the system lets us choose).
+        Never blocks. `shared`: `source` is one that `reserve` has reserved.
 
         Failures of machine and network, known at once or later, reach the core through `connection_lost`.
         Raises: ValueError: an address that is not numeric, or two of different families; nothing has happened
@@ -238,6 +242,10 @@ class TcpStream(Channel):
             sock = self._sock = _new_socket(family)
             _set_options(sock, self._options)
             if bound is not None:
+                if shared:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                else:
+                    _prefer_dynamic_ports(sock)
                 sock.bind(bound[1])
             code = sock.connect_ex(target)
             if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR):
@@ -259,13 +267,18 @@ class TcpStream(Channel):
         except OSError as error:
             self._lost(error)
             return
-        self._up(sock)
+        try:
+            self._up(sock)
+        except BaseException:
+            self.fail(OSError(errno.ECONNABORTED, _INTERNAL))
+            raise
 
     def pump(self) -> None:
         """Send what the core has ready, in the calling thread, as far as the socket takes it, and do as
         `finish` says.
 
-        To be called after everything that may have given the core something to send or to end. What the
+        To be called after everything that may have given the core something to send or to end, or may have
+        made it want to read again. What the
         socket does not take now is sent when it does, by whoever serves this stream then.
         """
         if self._muted:
@@ -283,14 +296,16 @@ class TcpStream(Channel):
                 if not self.closed:
                     self._do_finish()
         except BaseException:
-            self.fail(OSError(errno.ECONNABORTED, "softndk has failed internally"))
+            self.fail(OSError(errno.ECONNABORTED, _INTERNAL))
             raise
         finally:
             self._pumping = False
         self._engine.update(self)
 
     def mute(self) -> None:
-        """Neither read nor send any more, but keep the connection: what a peer that hangs looks like (for tests)."""
+        """Neither read nor send any more, but keep the connection: what a peer that hangs looks like (for
+        tests).
+        """
         self._engine.remove(self)
         self._muted = True
 
@@ -612,6 +627,29 @@ class TcpListener(Channel):
     def _rested(self) -> None:
         self._resting = False
         self._engine.update(self)
+
+
+def reserve(address: Address) -> socket.socket:
+    """A socket that keeps `address` for connections made with `shared`; close it to give the address back.
+
+    Raises: ValueError: not numeric. OSError: in use, or not of this machine.
+    """
+    family, target = socket_address(address)
+    sock = _new_socket(family)
+    try:
+        sock.bind(target)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # after the bind: others in use are still refused
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _prefer_dynamic_ports(sock: socket.socket) -> None:
+    """Have the system pick source ports from 49152 to 65535, where it can (Linux 6.3: IP_LOCAL_PORT_RANGE)."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_IP, _IP_LOCAL_PORT_RANGE, struct.pack("I", 65535 << 16 | 49152))
 
 
 def _new_socket(family: socket.AddressFamily) -> socket.socket:

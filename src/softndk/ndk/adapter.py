@@ -24,13 +24,15 @@ from softndk.errors import (
 )
 from softndk.flags import Address, NdkVersion, ObjectType
 from softndk.memory.buffers import Mdl, Memory
-from softndk.ndk.connector import Connector, DisconnectCallback
+from softndk.ndk.connector import Connector, DisconnectCallback, check_address
 from softndk.ndk.context import VERSIONS, AdapterContext, adapter_info
 from softndk.ndk.cq import Cq
+from softndk.ndk.endpoint import SharedEndpoint
 from softndk.ndk.lam import LogicalAddressMapping
+from softndk.ndk.limits import check_limit
 from softndk.ndk.listener import Listener
 from softndk.ndk.object import NdkObject
-from softndk.ndk.pd import Pd, check_limit
+from softndk.ndk.pd import Pd
 from softndk.ndk.qp import Qp
 from softndk.results import AdapterInfo, AdapterStatistics
 from softndk.status import Status
@@ -175,6 +177,24 @@ class Adapter(NdkObject):
             self._check_usable("create_listener")
             return Listener(self._context, self, on_connect)
 
+    def create_shared_endpoint(self, address: Address) -> SharedEndpoint:
+        """One local address for many outgoing connections (NdkCreateSharedEndpoint). Port 0: one is picked (R-SE-2).
+
+        Raises: InvalidParameter: not numeric. AddressUnavailable: in use, not this adapter's, the wildcard (A-22), or no
+        port free.
+        """
+        with self._lock:
+            self._check_usable("create_shared_endpoint")
+            what = f"{self._label} create_shared_endpoint"
+            wanted = check_address(what, address)
+            if wanted[0] not in self._context.addresses:
+                own = ", ".join(self._context.addresses)
+                raise error_for(
+                    Status.INVALID_ADDRESS,
+                    f"{what}: {wanted[0]} is not an address of this adapter ({own}) [INVALID_ADDRESS, A-22]",
+                )
+            return SharedEndpoint(self._context, self, wanted)
+
     def build_lam(self, buffer: Memory | Mdl, *, length: int | None = None) -> Pending[LogicalAddressMapping]:
         """Logical addresses for the first `length` octets of a buffer, all if left out (NdkBuildLAM).
 
@@ -254,9 +274,10 @@ class Adapter(NdkObject):
 
             try:
                 connector._connect(
-                    qp, destination, None, inbound_read_limit, outbound_read_limit, private_data, answered
+                    qp, destination, None, None, inbound_read_limit, outbound_read_limit, private_data, answered
                 )
             except BaseException:
+                promise.forgive()
                 connector._close()
                 raise
             return promise.pending

@@ -23,6 +23,8 @@ from softndk.iwarp.negotiation import Initiator, Rtr
 from softndk.iwarp.qp_state import State
 from softndk.iwarp.stream import Stream, StreamParameters
 from softndk.ndk.context import AdapterContext
+from softndk.ndk.endpoint import SharedEndpoint
+from softndk.ndk.endpoints import ENDPOINTS
 from softndk.ndk.object import NdkObject
 from softndk.ndk.qp import Qp
 from softndk.results import ConnectionData, Disconnect
@@ -61,6 +63,8 @@ class Connector(NdkObject):
         self._told_end = False
         self._counted = False
         self._traffic = (0, 0, 0, 0)
+        self._held: Address | None = None  # the local endpoint that this connector holds until its close (R-EP-1)
+        self._endpoint: SharedEndpoint | None = None
 
     # ---- active side
 
@@ -86,7 +90,35 @@ class Connector(NdkObject):
         """
         with self._lock:
             self._check_usable("connect")
-            return self._connect(qp, destination, source, inbound_read_limit, outbound_read_limit, private_data, None)
+            return self._connect(
+                qp, destination, source, None, inbound_read_limit, outbound_read_limit, private_data, None
+            )
+
+    def connect_with_shared_endpoint(
+        self,
+        qp: Qp,
+        endpoint: SharedEndpoint,
+        destination: Address,
+        *,
+        inbound_read_limit: int | None = None,
+        outbound_read_limit: int | None = None,
+        private_data: bytes = b"",
+    ) -> Pending[None]:
+        """As connect, from a shared endpoint's address (NdkConnectWithSharedEndpoint).
+
+        The Pending fails as connect's, and with AddressUnavailable (ADDRESS_ALREADY_EXISTS): a connector of this endpoint
+        with the same destination is not closed (R-CONNSE-1).
+        """
+        if not isinstance(endpoint, SharedEndpoint):
+            raise TypeError(
+                f"{self._label} connect_with_shared_endpoint: {type(endpoint).__name__} is no SharedEndpoint"
+            )
+        with self._lock:
+            self._check_usable("connect_with_shared_endpoint")
+            endpoint._check_usable("connect_with_shared_endpoint")
+            return self._connect(
+                qp, destination, None, endpoint, inbound_read_limit, outbound_read_limit, private_data, None
+            )
 
     def complete_connect(self, *, on_disconnect: DisconnectCallback | None = None) -> Pending[None]:
         """Finish the active side's connect (NdkCompleteConnect, R-COMPCONN): the QP may be used when it is done.
@@ -269,6 +301,7 @@ class Connector(NdkObject):
         self._core = core
         core.name = self._label
         self._stream = stream
+        self._hold(stream.local_address)
         self._data = ConnectionData(
             private_data=request.private_data,
             inbound_read_limit=request.inbound_read_limit,
@@ -284,6 +317,7 @@ class Connector(NdkObject):
         qp: Qp,
         destination: Address,
         source: Address | None,
+        endpoint: SharedEndpoint | None,
         inbound_read_limit: int | None,
         outbound_read_limit: int | None,
         private_data: bytes,
@@ -299,7 +333,7 @@ class Connector(NdkObject):
         self._check_private_data("connect", private_data, context.info.max_caller_data, "max_caller_data")
         limits = self._limits("connect", inbound_read_limit, outbound_read_limit)
         target = check_address(f"{what}: destination", destination)
-        origin = self._source(what, target, source)
+        origin = self._source(what, target, source) if endpoint is None else self._shared_source(what, target, endpoint)
         self._take_qp("connect", qp)
         config = context.config
         initiator = Initiator(
@@ -322,18 +356,40 @@ class Connector(NdkObject):
         self._core = core
         pending = self._request(what)
         self._then = then
-        self._stream = make_stream(context, core, self._on_activity, active=True)
         if isinstance(origin, NdkError):
             core.refuse_start(origin)
             self._on_activity()
-        else:
-            self._stream.connect(target, origin)
+            return pending
+        if endpoint is not None:
+            self._endpoint = endpoint
+            endpoint._destinations.add(target)
+            self._depend_on(endpoint)
+        self._stream = make_stream(context, core, self._on_activity, active=True)
+        self._stream.connect(target, origin, shared=endpoint is not None)
+        self._hold(self._stream.local_address)
         return pending
+
+    def _hold(self, address: Address | None) -> None:
+        """Keep the local address for the life of this connector."""
+        if address is not None and self._held is None:
+            ENDPOINTS.share(address)
+            self._held = address
 
     def _complete(self) -> None:
         assert self._core is not None
         self._core.complete(self._runtime.now())
         self._pump()
+
+    def _shared_source(self, what: str, target: Address, endpoint: SharedEndpoint) -> Address | NdkError:
+        if endpoint._context is not self._context:
+            raise InvalidParameter(f"{what}: {endpoint._label} belongs to another adapter [INVALID_PARAMETER]")
+        if target in endpoint._destinations:
+            return error_for(
+                Status.ADDRESS_ALREADY_EXISTS,
+                f"{what}: {endpoint._label} has a connector to {target[0]}:{target[1]} that is not closed"
+                " [ADDRESS_ALREADY_EXISTS, R-CONNSE-1]",
+            )
+        return endpoint.local_address
 
     def _source(self, what: str, target: Address, source: Address | None) -> Address | NdkError:
         """The local end: given, or the adapter's address of the destination's family."""
@@ -345,6 +401,12 @@ class Connector(NdkObject):
                     Status.INVALID_ADDRESS,
                     f"{what}: source {origin[0]} is not an address of this adapter ({', '.join(addresses)})"
                     " [INVALID_ADDRESS]",
+                )
+            if origin[1] and ENDPOINTS.is_held(origin):
+                return error_for(
+                    Status.SHARING_VIOLATION,
+                    f"{what}: source {origin[0]}:{origin[1]} is held by objects that are not closed"
+                    " [SHARING_VIOLATION, R-EP-2]",
                 )
             return origin
         version = ipaddress.ip_address(target[0]).version
@@ -543,6 +605,12 @@ class Connector(NdkObject):
             self._disconnected.set_exception(
                 InvalidHandle(f"{self._label} disconnected: closed by this side [INVALID_HANDLE]")
             )
+
+    def _finish_close(self) -> None:
+        if self._held is not None:
+            ENDPOINTS.release(self._held)
+        if self._endpoint is not None and self._stream is not None and self._stream.peer_address is not None:
+            self._endpoint._destinations.discard(self._stream.peer_address)
 
 
 def make_stream(

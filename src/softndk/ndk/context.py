@@ -99,6 +99,9 @@ def adapter_info(version: NdkVersion, config: IwarpConfig) -> AdapterInfo:
         max_callee_data=private_data,
         adapter_flags=(
             AdapterFlag.IN_ORDER_DMA_SUPPORTED
+            | AdapterFlag.CQ_INTERRUPT_MODERATION_SUPPORTED
+            | AdapterFlag.CQ_RESIZE_SUPPORTED
+            | AdapterFlag.MULTI_ENGINE_SUPPORTED
             | AdapterFlag.RDMA_READ_SINK_NOT_REQUIRED
             | AdapterFlag.RDMA_READ_LOCAL_INVALIDATE_SUPPORTED
             | AdapterFlag.LOOPBACK_CONNECTIONS_SUPPORTED

@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Callable, Iterable
 
 from softndk.drivers.alarm import Alarm
 from softndk.drivers.engine import Channel
-from softndk.drivers.pending import Pending
+from softndk.drivers.pending import Pending, Promise
 from softndk.drivers.waiting import WaitQueue
-from softndk.errors import InvalidHandle, InvalidParameter, error_for
-from softndk.flags import CqNotify, ObjectType
+from softndk.errors import BufferOverflow, InvalidHandle, InvalidParameter, error_for
+from softndk.flags import MAXULONG, CqNotify, ObjectType
 from softndk.ndk.context import AdapterContext
+from softndk.ndk.limits import check_limit
 from softndk.ndk.object import NdkObject
 from softndk.queues.completion import CompletionRing
 from softndk.results import Result
@@ -37,7 +38,7 @@ class Cq(NdkObject):
         super().__init__(context, [adapter])
         self._on_notify = on_notify
         self._alarm: Alarm | None = None
-        self._ring = CompletionRing(depth, self._fire, self._placed)
+        self._ring = CompletionRing(depth, self._fire, self._placed, self._delay)
         self._line: WaitQueue[Result] = WaitQueue(
             self._runtime, _Source(self), f"{self._label} wait", streams=self._streams
         )
@@ -82,6 +83,45 @@ class Cq(NdkObject):
             if self._alarm is not None:
                 self._alarm.silence()
             self._ring.arm(kind)
+
+    def resize(self, depth: int) -> Pending[None]:
+        """Change the depth (NdkResizeCq). Nothing is lost, traffic goes on, the arm stays (R-RESIZE-3).
+
+        Raises: InvalidParameter: depth 0 or over max_cq_depth. The Pending fails with BufferOverflow: more entries are
+        present; the queue is unchanged then (R-RESIZE-2).
+        """
+        with self._lock:
+            self._check_usable("resize")
+            what = f"{self._label} resize"
+            check_limit(what, "depth", depth, 1, self._context.info.max_cq_depth)
+            if len(self._ring) > depth:
+                error = BufferOverflow(
+                    f"{what}: {len(self._ring)} entries are present, depth={depth}; take them first"
+                    " [BUFFER_OVERFLOW, R-RESIZE-2]"
+                )
+                return Promise.failed(self._runtime, what, error)
+            self._ring.resize(depth)
+            return Promise.finished(self._runtime, what, None)
+
+    def control_interrupt_moderation(self, interval_us: int, count: int) -> None:
+        """Delay notifications: at the latest `interval_us` microseconds after the completion that satisfied an arm, or when
+        `count` completions have gathered, whichever comes first (NdkControlCqInterruptModeration, R-MOD).
+
+        interval 0, or count 0 or 1: at once. MAXULONG (or a count over the depth): no limit of that kind.
+        Raises: InvalidParameter (INVALID_PARAMETER_MIX): no limit of either kind.
+        """
+        with self._lock:
+            self._check_usable("control_interrupt_moderation")
+            what = f"{self._label} control_interrupt_moderation"
+            check_limit(what, "interval_us", interval_us, 0, MAXULONG)
+            check_limit(what, "count", count, 0, MAXULONG)
+            if interval_us == MAXULONG and count > self._ring.depth:
+                raise InvalidParameter(
+                    f"{what}: interval_us=MAXULONG and count={count} over the depth of {self._ring.depth} would never notify"
+                    " [INVALID_PARAMETER_MIX]",
+                    Status.INVALID_PARAMETER_MIX,
+                )
+            self._ring.moderate(interval_us, count)
 
     # ---- waiting
 
@@ -128,6 +168,10 @@ class Cq(NdkObject):
             self._alarm.ring()
         if self._on_notify is not None:
             self._call_back(self._on_notify, self, status)
+
+    def _delay(self, microseconds: int) -> None:
+        engine = self._runtime.engine
+        engine.call_at(self._runtime.now() + microseconds / 1e6, self._ring.mature)
 
     def _placed(self) -> None:
         self._line.notify()

@@ -1,11 +1,9 @@
 """Listener (NDK_LISTENER): takes connection requests at one address and hands out connectors."""
 
 import ipaddress
-import secrets
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from softndk.drivers.alarm import Alarm
 from softndk.drivers.dispatch import report_unraisable
@@ -19,14 +17,12 @@ from softndk.iwarp.connection import Connection
 from softndk.iwarp.qp_state import State
 from softndk.ndk.connector import Connector, check_address, make_stream
 from softndk.ndk.context import AdapterContext
+from softndk.ndk.endpoints import ENDPOINTS
 from softndk.ndk.object import NdkObject
+from softndk.ndk.ports import candidate_ports, no_port_free
 from softndk.status import Status
 
 __all__ = ["Listener"]
-
-DYNAMIC_PORTS: Final = range(49152, 65536)
-"""Where a port is picked when 0 is asked (R-PORT-1)."""
-PORT_TRIES: Final = 128
 
 
 class Listener(NdkObject):
@@ -43,6 +39,7 @@ class Listener(NdkObject):
         self._on_connect = on_connect
         self._sockets: list[TcpListener] = []
         self._address: Address | None = None
+        self._held: list[Address] = []
         self._paused = False
         self._handshakes: set[_Handshake] = set()
         self._requests: deque[Connector] = deque()
@@ -75,7 +72,6 @@ class Listener(NdkObject):
             try:
                 self._open(what, wanted)
             except NdkError as error:
-                self._close_sockets()
                 return Promise.failed(self._runtime, what, error)
             return Promise.finished(self._runtime, what, None)
 
@@ -143,35 +139,46 @@ class Listener(NdkObject):
                 Status.INVALID_ADDRESS,
                 f"{what}: {host} is not an address of this adapter ({', '.join(own)}) [INVALID_ADDRESS, R-LISTEN-4]",
             )
-        ports = [port] if port else [secrets.choice(DYNAMIC_PORTS) for _ in range(PORT_TRIES)]
-        failure: NdkError | None = None
-        for candidate in ports:
+        for candidate in candidate_ports(port):
+            failure = self._open_all(what, [(item, candidate) for item in hosts])
+            if failure is None:
+                self._address = (host, candidate)
+                return
+            if port or failure.status is not Status.SHARING_VIOLATION:
+                raise failure
+        raise no_port_free(what)
+
+    def _open_all(self, what: str, addresses: Sequence[Address]) -> NdkError | None:
+        """Listen at all of `addresses`, or at none and return why."""
+        for address in addresses:
+            if not ENDPOINTS.take(address):
+                self._close_sockets()
+                self._release_endpoints()
+                return error_for(
+                    Status.SHARING_VIOLATION,
+                    f"{what}: {address[0]}:{address[1]} is held by objects that are not closed"
+                    " [SHARING_VIOLATION, R-EP-2]",
+                )
+            self._held.append(address)
             try:
-                for item in hosts:
-                    listener = TcpListener(self._runtime.engine, self._accepted)
-                    listener.open((item, candidate))
-                    self._sockets.append(listener)
+                listener = TcpListener(self._runtime.engine, self._accepted)
+                listener.open(address)
             except OSError as error:
                 self._close_sockets()
-                failure = error_from_os(error, f"{what} {host}:{candidate}")
-                if failure.status is not Status.SHARING_VIOLATION:
-                    raise failure from None
-                continue
-            self._address = (host, candidate)
-            return
-        if not port:
-            failure = error_for(
-                Status.TOO_MANY_ADDRESSES,
-                f"{what}: {PORT_TRIES} ports tried between {DYNAMIC_PORTS[0]} and {DYNAMIC_PORTS[-1]}, none is free"
-                " [TOO_MANY_ADDRESSES, R-PORT-1]",
-            )
-        assert failure is not None
-        raise failure
+                self._release_endpoints()
+                return error_from_os(error, f"{what} {address[0]}:{address[1]}")
+            self._sockets.append(listener)
+        return None
 
     def _close_sockets(self) -> None:
         sockets, self._sockets = self._sockets, []
         for listener in sockets:
             listener.close()
+
+    def _release_endpoints(self) -> None:
+        held, self._held = self._held, []
+        for address in held:
+            ENDPOINTS.release(address)
 
     def _accepted(self, sock: socket.socket, peer: Address) -> None:
         """TCP has a new connection. Refuse it at once where nobody may listen or too many are unfinished."""
@@ -240,6 +247,7 @@ class Listener(NdkObject):
                 item.close()
 
     def _finish_close(self) -> None:
+        self._release_endpoints()
         if self._alarm is not None:
             self._alarm.close()
 

@@ -10,6 +10,7 @@ from softndk.memory.buffers import Mdl, Memory, byte_view
 from softndk.memory.tokens import ProtectionDomain, Scope, TokenEntry
 from softndk.ndk.context import AdapterContext
 from softndk.ndk.cq import Cq
+from softndk.ndk.limits import check_limit
 from softndk.ndk.mr import Mr
 from softndk.ndk.mw import Mw
 from softndk.ndk.object import NdkObject
@@ -212,13 +213,3 @@ class Pd(NdkObject):
     def _finish_close(self) -> None:
         if self._privileged is not None:
             self._context.datapath.tokens.remove(self._privileged)
-
-
-def check_limit(who: str, name: str, value: int, low: int, high: int) -> None:
-    """Raise unless `value` is an int from `low` to `high`."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{who}: {name}={value!r} is not an int")
-    if not low <= value <= high:
-        raise InvalidParameter(
-            f"{who}: {name}={value}, limit {high if value > high else low} (see query_info) [INVALID_PARAMETER]"
-        )

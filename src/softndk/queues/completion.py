@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from softndk.flags import CqNotify
+from softndk.flags import MAXULONG, CqNotify
 from softndk.results import Result
 from softndk.status import Status
 
@@ -25,11 +25,18 @@ def stronger_arm(first: CqNotify, second: CqNotify) -> CqNotify:
 class CompletionRing:
     """Completions of one CQ, oldest first.
 
-    `fire(status)` is called when an arm is satisfied (the arm is cleared by then) and `placed()` after every change
-    that a waiter may look for; both under the owner's lock, neither may call back into the ring.
+    `fire(status)` is called when an arm is satisfied (the arm is cleared by then), `placed()` after every change that a
+    waiter may look for, `delay(microseconds)` to have `mature` called at the latest that much later (moderation). All
+    under the owner's lock; none may call back into the ring.
     """
 
-    def __init__(self, depth: int, fire: Callable[[Status], None], placed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        depth: int,
+        fire: Callable[[Status], None],
+        placed: Callable[[], None],
+        delay: Callable[[int], None] | None = None,
+    ) -> None:
         self.depth = depth
         self.status = Status.SUCCESS
         self.armed: CqNotify | None = None
@@ -42,6 +49,10 @@ class CompletionRing:
         self._taken = 0  # running number of the newest entry that was taken
         self._seen = 0  # value of _number when the notification was last made
         self._error_told = False
+        self._delay = delay
+        self._interval = 0  # microseconds
+        self._count = 0
+        self._gathering = False
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -76,6 +87,25 @@ class CompletionRing:
         self.armed = kind if self.armed is None else stronger_arm(self.armed, kind)
         self._notify_if_due()
 
+    def resize(self, depth: int) -> None:
+        """Change the depth; entries and arm stay (R-RESIZE-3). The caller has seen to it that the entries fit."""
+        self.depth = depth
+
+    def moderate(self, interval: int, count: int) -> None:
+        """Delay notifications until `count` completions have gathered or `interval` microseconds have passed (R-MOD).
+
+        MAXULONG: no limit of that kind. The newest setting applies to a notification that is being delayed too.
+        """
+        self._interval, self._count = interval, count
+        if self._gathering:
+            self._gathering = False
+            self._notify_if_due()
+
+    def mature(self) -> None:
+        """The time that `delay` asked for has passed."""
+        if self._gathering:
+            self._notify_if_due(mature=True)
+
     def fail(self, status: Status) -> None:
         """Put the CQ into error: no further completions; all its QPs are told (R-CQERR-1, -2)."""
         if self.status is not Status.SUCCESS:
@@ -86,7 +116,7 @@ class CompletionRing:
             tell()
         self._placed()
 
-    def _notify_if_due(self) -> None:
+    def _notify_if_due(self, *, mature: bool = False) -> None:
         kind = self.armed
         if kind is None:
             return
@@ -95,7 +125,23 @@ class CompletionRing:
                 return
             self._error_told = True
         elif self._newest[kind] <= max(self._seen, self._taken):
+            self._gathering = False
             return
+        elif not mature and self._must_gather():
+            return
+        self._gathering = False
         self.armed = None
         self._seen = self._number
         self._fire(self.status)
+
+    def _must_gather(self) -> bool:
+        """The arm is satisfied, but the notification may wait for company (R-MOD-5)."""
+        if self._delay is None or self._interval == 0 or self._count in (0, 1):
+            return False
+        if self._count <= self.depth and self._number - max(self._seen, self._taken) >= self._count:
+            return False
+        if not self._gathering:
+            self._gathering = True
+            if self._interval != MAXULONG:
+                self._delay(self._interval)
+        return True

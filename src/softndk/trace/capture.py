@@ -23,7 +23,7 @@ from typing_extensions import Buffer
 from softndk.trace.fields import terminate_sentence
 from softndk.trace.packets import ACK, FIN, LINK_ETHERNET, MAX_PAYLOAD, PSH, RST, SYN, SYN_OPTIONS, Address, HeaderMaker
 from softndk.trace.pcapng import enhanced_packet, interface_description, section_header
-from softndk.trace.units import UnitCutter
+from softndk.trace.units import UnitCutter, asks_for_markers
 
 __all__ = ["CaptureWriter", "StreamTap"]
 
@@ -323,7 +323,7 @@ class StreamTap:
         comment = ""
         if not cutter.started and not cutter.lost:
             other = self._theirs if direction is self._ours else self._ours
-            other.cutter.marked = bool(unit[16] & 0x80)
+            other.cutter.marked = asks_for_markers(unit)
         elif cutter.is_terminate(unit):
             comment = terminate_sentence(cutter.unmarked(unit))
         cutter.passed(len(unit))

@@ -8,6 +8,7 @@ from typing_extensions import Buffer
 from softndk.wire import WireError
 from softndk.wire.ddp import is_tagged
 from softndk.wire.mpa import (
+    FLAG_MARKERS,
     LENGTH_FIELD,
     MARKER_INTERVAL,
     MARKER_LENGTH,
@@ -19,13 +20,18 @@ from softndk.wire.mpa import (
 )
 from softndk.wire.rdmap import Opcode, opcode_of
 
-__all__ = ["UnitCutter", "may_begin_startup"]
+__all__ = ["UnitCutter", "asks_for_markers", "may_begin_startup"]
 
 
 def may_begin_startup(head: Buffer) -> bool:
     """Whether these octets are the beginning of a start-up frame, as far as they go."""
     key = bytes(memoryview(head)[: len(REQUEST_KEY)])
     return REQUEST_KEY.startswith(key) or REPLY_KEY.startswith(key)
+
+
+def asks_for_markers(startup_frame: Buffer) -> bool:
+    """Whether the sender of this whole start-up frame wants markers in what it receives."""
+    return bool(memoryview(startup_frame)[len(REQUEST_KEY)] & FLAG_MARKERS)
 
 
 class UnitCutter:

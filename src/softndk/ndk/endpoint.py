@@ -1,0 +1,65 @@
+"""Shared endpoint (NDK_SHARED_ENDPOINT): one local address for many outgoing connections to different destinations."""
+
+import socket
+
+from softndk.drivers.tcp import reserve
+from softndk.errors import error_for, error_from_os
+from softndk.flags import Address, ObjectType
+from softndk.ndk.context import AdapterContext
+from softndk.ndk.endpoints import ENDPOINTS
+from softndk.ndk.object import NdkObject
+from softndk.ndk.ports import candidate_ports, no_port_free
+from softndk.status import Status
+
+__all__ = ["SharedEndpoint"]
+
+
+class SharedEndpoint(NdkObject):
+    """See the module. Made by Adapter.create_shared_endpoint; held by its connectors until they are closed (R-CONNSE-2)."""
+
+    _type = ObjectType.SHARED_ENDPOINT
+    _prefix = "endpoint"
+
+    def __init__(self, context: AdapterContext, adapter: NdkObject, address: Address) -> None:
+        self._socket, self._address = _reserve(f"{adapter._label} create_shared_endpoint", address)
+        super().__init__(context, [adapter])
+        self._destinations: set[Address] = set()
+
+    @property
+    def local_address(self) -> Address:
+        """Address and port, useful after asking for port 0 (R-SE-2)."""
+        return self._address
+
+    _waits_on_exit = False
+
+    def _dependents(self) -> tuple[NdkObject, ...]:
+        return ()  # an endpoint stops; its connectors live on
+
+    def _state_text(self) -> str:
+        host, port = self._address
+        return f"{f'[{host}]' if ':' in host else host}:{port} connections {len(self._successors)}"
+
+    def _finish_close(self) -> None:
+        self._socket.close()
+        ENDPOINTS.release(self._address)
+
+
+def _reserve(what: str, address: Address) -> tuple[socket.socket, Address]:
+    host, port = address
+    for candidate in candidate_ports(port):
+        found = (host, candidate)
+        if not ENDPOINTS.take(found):
+            if port:
+                raise error_for(
+                    Status.SHARING_VIOLATION,
+                    f"{what}: {host}:{port} is held by objects that are not closed [SHARING_VIOLATION, R-EP-2]",
+                )
+            continue
+        try:
+            return reserve(found), found
+        except OSError as error:
+            ENDPOINTS.release(found)
+            failure = error_from_os(error, f"{what} {host}:{candidate}")
+            if port or failure.status is not Status.SHARING_VIOLATION:
+                raise failure from None
+    raise no_port_free(what)

@@ -1,0 +1,15 @@
+"""Checks of numbers against the adapter's limits."""
+
+from softndk.errors import InvalidParameter
+
+__all__ = ["check_limit"]
+
+
+def check_limit(who: str, name: str, value: int, low: int, high: int) -> None:
+    """Raise unless `value` is an int from `low` to `high`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{who}: {name}={value!r} is not an int")
+    if not low <= value <= high:
+        raise InvalidParameter(
+            f"{who}: {name}={value}, limit {high if value > high else low} (see query_info) [INVALID_PARAMETER]"
+        )

@@ -70,7 +70,7 @@ def initiators(results: Sequence[Result]) -> list[Result]:
 
 
 def callbacks_have_run(adapter: Adapter) -> None:
-    """Wait until every callback that is due by now has returned: there is one callback thread, and it keeps the order."""
+    """Wait until every callback that is due by now has returned: one thread runs them all, in order."""
     passed = threading.Event()
     adapter.create_pd().close(on_done=lambda _: passed.set())
     assert passed.wait(PATIENCE_S)
@@ -245,7 +245,7 @@ class Ledger:
         _cancelled_to_the_end(finished)
         failed = [result.request_context for result in finished if result.status is not Status.SUCCESS]
         if failed:  # everything behind the first failure is told, silent or not
-            first = self.posted_requests.index(failed[0])  # type: ignore[arg-type]
+            first = self.posted_requests.index(failed[0])
             assert failed == self.posted_requests[first:]
         told_in_success = {r.request_context for r in finished if r.status is Status.SUCCESS}
         assert not told_in_success & self.silent

@@ -23,6 +23,8 @@ from softndk.wire.terminate import Terminate
 from tests.ndk.ends import PATIENCE_S, loose_end
 
 ABORTIVE: Final = struct.pack("ii", 1, 0)
+USUAL: Final = Enhanced(ird=16, ord=16, peer_to_peer=True, rtr_write=True)
+"""Read limits of 16, and a zero-length Write as ready-to-receive indication."""
 
 
 class RawPeer:
@@ -81,7 +83,7 @@ class RawPeer:
         private_data: bytes = b"",
         *,
         revision: int = 2,
-        enhanced: Enhanced | None = Enhanced(ird=16, ord=16, peer_to_peer=True, rtr_write=True),
+        enhanced: Enhanced | None = USUAL,
         markers: bool = False,
     ) -> None:
         self._send_startup(FrameKind.REQUEST, private_data, revision, enhanced, markers=markers, reject=False)
@@ -91,7 +93,7 @@ class RawPeer:
         private_data: bytes = b"",
         *,
         revision: int = 2,
-        enhanced: Enhanced | None = Enhanced(ird=16, ord=16, peer_to_peer=True, rtr_write=True),
+        enhanced: Enhanced | None = USUAL,
         markers: bool = False,
         reject: bool = False,
     ) -> None:
@@ -230,7 +232,9 @@ class RawListener:
 
 
 @contextmanager
-def raw_client(config: IwarpConfig | None = None, *, receives: int = 0, crc: bool = True) -> Iterator[tuple[RawPeer, End]]:
+def raw_client(
+    config: IwarpConfig | None = None, *, receives: int = 0, crc: bool = True
+) -> Iterator[tuple[RawPeer, End]]:
     """A raw initiator and the passive end of softndk that it is connected to, with `receives` receives of 64 octets."""
     with open_adapter(config=config) as adapter:
         end = loose_end(adapter)
@@ -259,7 +263,7 @@ def raw_server(
         connecting = adapter.connect(end.qp, listener.address)
         with listener.accept(crc=crc) as peer:
             asked = peer.read_startup()
-            answer = enhanced or Enhanced(ird=16, ord=16, peer_to_peer=True, rtr_write=True)
+            answer = enhanced or USUAL
             peer.send_reply(enhanced=answer, revision=asked.revision)
             connector = connecting.result(PATIENCE_S)
             if asked.enhanced is not None and asked.enhanced.peer_to_peer:

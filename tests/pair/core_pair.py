@@ -17,6 +17,7 @@ from softndk.iwarp.connection import Connection
 from softndk.iwarp.events import Event, Finish
 from softndk.iwarp.framing import Deframer, Framer
 from softndk.iwarp.negotiation import Initiator, Rtr
+from softndk.iwarp.qp_state import State
 from softndk.iwarp.stream import Stream, StreamParameters
 from softndk.memory.access import MemoryAccess
 from softndk.memory.buffers import Mdl
@@ -39,8 +40,8 @@ PEER_TO_PEER = frozenset({Rtr.WRITE, Rtr.READ})
 class Side:
     """One end: a core with its data path, PD, QP, two CQs and one registered region.
 
-    `memory` are the region's octets, numbered from `base`. `events`: everything the core has told. `fired`: what the
-    CQs' arms have caused, as (ring name, status).
+    `memory` are the region's octets, numbered from `base`; `local_token` and `stag` are its tokens. `events`: everything
+    the core has told. `fired`: what the CQs' arms have caused, as (ring name, status).
     """
 
     def __init__(
@@ -88,6 +89,10 @@ class Side:
         self.base = base
         self.memory = bytearray(size)
         self.region = self.register(self.memory, base, rights)
+        assert self.region.local is not None
+        assert self.region.remote is not None
+        self.local_token = LocalToken(self.region.local.stag)
+        self.stag = self.region.remote.stag
         if active:
             self.bind_queues()
 
@@ -108,16 +113,9 @@ class Side:
         region.register(mdl.address, mdl.byte_range(mdl.length), rights)
         return region
 
-    @property
-    def stag(self) -> int:
-        """Remote token of the region."""
-        assert self.region.remote is not None
-        return self.region.remote.stag
-
-    @property
-    def local_token(self) -> LocalToken:
-        assert self.region.local is not None
-        return LocalToken(self.region.local.stag)
+    def is_in(self, state: State) -> bool:
+        """Whether the core is in that state."""
+        return self.core.state is state
 
     def sge(self, offset: int, length: int) -> Sge:
         """An SGE over the region, which may lie outside it."""

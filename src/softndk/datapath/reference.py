@@ -38,6 +38,7 @@ class ReferenceStream:
         )
         self._outbound.fenced = parameters.fenced
         self._held_ulpdu = memoryview(b"")
+        self._fault: ProtocolFault | None = None  # met behind frames that had to be given out first
 
     @property
     def refuse_reads(self) -> bool:
@@ -66,10 +67,18 @@ class ReferenceStream:
             self._deframer.detach()
 
     def produce(self, limit: int) -> Sequence[Buffer]:
+        if self._fault is not None:
+            raise self._fault
         frames: list[Buffer] = []
         size = 0
         while size < limit:
-            frame = self._outbound.next_frame()
+            try:
+                frame = self._outbound.next_frame()
+            except ProtocolFault as fault:
+                if not frames:
+                    raise
+                self._fault = fault
+                break
             if frame is None:
                 break
             frames.append(frame)
@@ -128,12 +137,11 @@ class ReferenceStream:
                 return
 
     def _offer(self, ulpdu: memoryview, hold: bool) -> bool:
+        self._outbound.fenced = False  # a valid FPDU has come, even if its message has to wait
         taken = self._inbound.handle(ulpdu, hold=hold)
         if not taken:
             self.held = True
             self._held_ulpdu = memoryview(bytes(ulpdu))
-        else:
-            self._outbound.fenced = False
         return taken
 
 

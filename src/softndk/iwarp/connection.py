@@ -167,12 +167,18 @@ class Connection:
         failure = error_from_os(error, f"{self.name}: connection lost")
         if self.state is State.REQUESTING and failure.status is Status.CONNECTION_RESET:
             failure = Refused(f"{failure.text}; nobody takes connections there [CONNECTION_REFUSED, R-PAUSE-1]")
+        elif self.state is State.CLOSING and failure.status is Status.CONNECTION_RESET:
+            failure = Aborted(
+                f"{failure.text}; before its disconnect [CONNECTION_ABORTED, A-14]",
+                provider_error_code=failure.provider_error_code,
+            )
         self._lose(failure)
 
     def handle_timeout(self, now: float) -> None:
         """Act on every time limit that has passed."""
         self._now = now
-        for name in [name for name, at in self._deadlines.items() if at <= now]:
+        while due := [(at, name) for name, at in self._deadlines.items() if at <= now]:
+            _, name = min(due)
             del self._deadlines[name]
             self._expire(name)
 
@@ -204,8 +210,6 @@ class Connection:
         early, self._early = self._early, bytearray()
         if early:
             self._consume(memoryview(early))
-        if self._peer_fin and self.state is State.RTS:
-            self._stream_eof()
 
     def reject(self, private_data: bytes, now: float) -> None:
         """Passive side: refuse the offered Request. Active side: back out after the Reply (R-REJECT-1, -2)."""
@@ -248,14 +252,18 @@ class Connection:
     def abort(self, text: str, now: float) -> None:
         """End an established connection because of something on this side (flush, CQ overrun)."""
         self._now = now
-        if self.state in _UP or self.state is State.READYING:
+        if self.state in _UP:
             self._fail(ProtocolFault(Cause.LOCAL_ERROR, text))
+        elif self.state is State.READYING:  # no FPDU may be sent yet, a Terminate neither (RFC 5044 7.1.3)
+            error = Aborted(f"{self.name}: {text} [CONNECTION_ABORTED]")
+            self._flush(error)
+            self._lose(error)
 
     def kick(self) -> None:
         """Something was posted: a held-back message may find its receive."""
         if self._stream is not None and self._stream.held and self.pair is not None and self.pair.has_receive:
             self._deadlines.pop("receive", None)
-            self._resume(hold=self._config.receive_wait_s > 0)
+            self._resume(hold=self._may_hold())
 
     # ---- outputs
 
@@ -263,11 +271,15 @@ class Connection:
         """False: the stream is held back; leave what comes in TCP."""
         if self.state is State.ANSWERED:
             return len(self._early) < EARLY_LIMIT
+        if self.state is State.TERMINATE:
+            return True
         return not self.holding_back and self.state not in (State.CLOSED, State.ERROR)
 
     def data_to_send(self) -> list[memoryview]:
         """Octets for the peer, at most a few frames ahead of what the socket has taken."""
         self._refill()
+        if self.state is State.CLOSING and not self._out:
+            self._advance_disconnect(exhausted=True)
         return [self._out[index] for index in range(min(len(self._out), _MAX_VECTORS))]
 
     def data_sent(self, count: int, now: float) -> None:
@@ -417,7 +429,7 @@ class Connection:
         try:
             self._stream.consume(data, hold=self._may_hold())
         except ProtocolFault as fault:
-            self._after_input()
+            self._note_first_frame()
             self._fail(fault)
             return
         self._after_input()
@@ -437,10 +449,7 @@ class Connection:
     def _after_input(self) -> None:
         stream = self._stream
         assert stream is not None
-        if self.state is State.READYING and stream.frames_in:
-            self._deadlines.pop("ready", None)
-            self._step(Step.READY)
-            self._establish()
+        self._note_first_frame()
         if stream.peer_terminate is not None:
             self._take_terminate(stream.peer_terminate)
             return
@@ -453,6 +462,16 @@ class Connection:
             self._deadlines.setdefault("stall", self._now + self._config.stall_timeout_s)
         if self.state is State.CLOSING:
             self._advance_disconnect()
+
+    def _note_first_frame(self) -> None:
+        """Any FPDU shows that the peer is ready, except a Terminate (RFC 6581 5)."""
+        stream = self._stream
+        assert stream is not None
+        frames = stream.frames_in + stream.held - (stream.peer_terminate is not None)
+        if self.state is State.READYING and frames:
+            self._deadlines.pop("ready", None)
+            self._step(Step.READY)
+            self._establish()
 
     def _refill(self) -> None:
         stream = self._stream
@@ -482,11 +501,15 @@ class Connection:
             self._step(Step.PEER_FIN)
             self._events.append(events.PeerDisconnected())
 
-    def _advance_disconnect(self) -> None:
-        """FIN when all is done; over when the peer's FIN is here too (R-DISC-2)."""
+    def _advance_disconnect(self, *, exhausted: bool = False) -> None:
+        """FIN when all is done; over when the peer's FIN is here too (R-DISC-2).
+
+        exhausted: nothing can be sent now. What is left then waits for the peer, and in vain if its FIN has come.
+        """
         stream = self._stream
         assert stream is not None
-        if not self._local_fin and stream.quiet and not self._out:
+        done = stream.quiet or (exhausted and self._peer_fin)
+        if not self._local_fin and done and not self._out:
             self._local_fin = True
             stream.refuse_reads = True
             self._finish = Finish.SHUTDOWN
@@ -506,12 +529,18 @@ class Connection:
     # ---- failures
 
     def _fail(self, fault: ProtocolFault) -> None:
-        """A fault found here: flush, Terminate as the last frame, then the end (RFC 5040 4.8)."""
+        """A fault found here: flush, Terminate as the last frame, then the end (RFC 5040 4.8).
+
+        After our FIN there is no way to say it: the connection is reset.
+        """
         error = Aborted(
             f"{self.name}: {fault.text} [CONNECTION_ABORTED, {fault.cause.value.rule}]",
             provider_error_code=faults.sent_code(fault),
             fault=faults.fault_value(fault),
         )
+        if self._local_fin:
+            self._lose(error)
+            return
         assert self._stream is not None
         self._queue_out(memoryview(self._stream.terminate(faults.terminate_for(fault))))
         self._end_stream(error)
@@ -581,7 +610,8 @@ class Connection:
 
     def _finish_draining(self) -> None:
         self._step(Step.FINISHED)
-        self._deadlines.clear()
+        if not self._out:  # else the drain limit goes on: the peer may never read it
+            self._deadlines.clear()
         self._finish = Finish.CLOSE
 
     def _give_up(self, finish: Finish) -> None:

@@ -70,31 +70,19 @@ class PendingResponse:
 
 
 def scatter(access: MemoryAccess, sgl: tuple[Sge, ...], offset: int, data: memoryview) -> None:
-    """Copy `data` to message offset `offset` of the memory that `sgl` names. Raises AccessDenied before any SGE's copy."""
-    for sge in sgl:
-        if offset >= sge.length:
-            offset -= sge.length
-            continue
-        take = min(len(data), sge.length - offset)
-        position = 0
-        for target in access.local(sge.token, sge.address, sge.length, write=True):
-            if offset >= target.nbytes:
-                offset -= target.nbytes
-                continue
-            part = min(take - position, target.nbytes - offset)
-            if part <= 0:
-                break
-            target[offset : offset + part] = data[position : position + part]
-            position += part
-            offset = 0
-        data = data[take:]
-        offset = 0
-        if not len(data):
-            return
+    """Copy `data` to message offset `offset` of the memory that `sgl` names.
+
+    Raises: AccessDenied: nothing has been copied then.
+    """
+    _copy(data, _pieces(access, sgl, offset, len(data), write=True))
 
 
 def gather(access: MemoryAccess, sgl: tuple[Sge, ...], offset: int, length: int) -> list[memoryview]:
     """Views of `length` octets from message offset `offset` of the memory that `sgl` names. Raises AccessDenied."""
+    return _pieces(access, sgl, offset, length, write=False)
+
+
+def _pieces(access: MemoryAccess, sgl: tuple[Sge, ...], offset: int, length: int, *, write: bool) -> list[memoryview]:
     found: list[memoryview] = []
     for sge in sgl:
         if not length:
@@ -103,14 +91,14 @@ def gather(access: MemoryAccess, sgl: tuple[Sge, ...], offset: int, length: int)
             offset -= sge.length
             continue
         take = min(length, sge.length - offset)
-        for source in access.local(sge.token, sge.address, sge.length, write=False):
-            if offset >= source.nbytes:
-                offset -= source.nbytes
+        for piece in access.local(sge.token, sge.address, sge.length, write=write):
+            if offset >= piece.nbytes:
+                offset -= piece.nbytes
                 continue
-            part = min(take, source.nbytes - offset)
+            part = min(take, piece.nbytes - offset)
             if part <= 0:
                 break
-            found.append(source[offset : offset + part])
+            found.append(piece[offset : offset + part])
             take -= part
             length -= part
             offset = 0
@@ -236,7 +224,7 @@ class Inbound:
             try:
                 scatter(self.access, request.sgl, read.received, payload)
             except AccessDenied as denied:
-                raise self._local_fault(request, denied) from None
+                raise self._sink_gone(request, denied, ulpdu) from None
             read.received += len(payload)
         if not header.last:
             return
@@ -417,7 +405,14 @@ class Inbound:
             request.fail(Status.INTERNAL_ERROR, f"{fault.text} [INTERNAL_ERROR]", None, sent_code(fault))
         return fault
 
-    def _local_fault(self, request: ReceiveRequest | ReadWork, denied: AccessDenied) -> ProtocolFault:
+    def _sink_gone(self, request: ReadWork, denied: AccessDenied, ulpdu: memoryview) -> ProtocolFault:
+        """The sink was there when the read was sent, and is no more: to the peer its STag has become invalid."""
+        fault = self._fault(Cause.RESPONSE_STAG, f"{self.pair.name} read: {denied.text}", ulpdu)
+        status = status_for_denial(denied.denial)
+        request.fail(status, f"{fault.text} [{status.name}, R-INV-3]", None, sent_code(fault))
+        return fault
+
+    def _local_fault(self, request: ReceiveRequest, denied: AccessDenied) -> ProtocolFault:
         text = f"{self.pair.name} {request.type.name.lower()}: {denied.text}"
         request.fail(status_for_denial(denied.denial), f"{text} [{status_for_denial(denied.denial).name}, R-WR-15]")
         return ProtocolFault(Cause.LOCAL_ERROR, text)

@@ -132,6 +132,7 @@ class Outbound:
             self._message = self._write(request)
         else:
             assert isinstance(request, ReadWork)
+            self._check_sink(request)
             self._message = iter((self._read_request(request),))
         return True
 
@@ -243,10 +244,22 @@ class Outbound:
         try:
             return gather(self._access, request.sgl, offset, size)
         except AccessDenied as denied:
-            status = status_for_denial(denied.denial)
-            text = f"{self.pair.name} {request.type.name.lower()}: {denied.text}"
-            request.fail(status, f"{text} [{status.name}, R-WR-15]")
-            raise ProtocolFault(Cause.LOCAL_ERROR, text) from None
+            raise self._local_fault(request, denied) from None
+
+    def _check_sink(self, request: ReadWork) -> None:
+        """Nothing is asked of the peer that could not be placed here (R-WR-15)."""
+        try:
+            for sge in request.sgl:
+                if sge.length:
+                    self._access.local(sge.token, sge.address, sge.length, write=True)
+        except AccessDenied as denied:
+            raise self._local_fault(request, denied) from None
+
+    def _local_fault(self, request: SendWork | WriteWork | ReadWork, denied: AccessDenied) -> ProtocolFault:
+        status = status_for_denial(denied.denial)
+        text = f"{self.pair.name} {request.type.name.lower()}: {denied.text}"
+        request.fail(status, f"{text} [{status.name}, R-WR-15]")
+        return ProtocolFault(Cause.LOCAL_ERROR, text)
 
     def _frame(self, header: bytes, payload: list[memoryview]) -> bytearray:
         frame = self._framer.frame(header, payload)

@@ -51,7 +51,10 @@ class Stream(Protocol):
         """Offer what was held again."""
 
     def produce(self, limit: int) -> Sequence[Buffer]:
-        """Frames to send, at least one if anything may be sent, until `limit` octets are reached."""
+        """Frames to send, at least one if anything may be sent, until `limit` octets are reached.
+
+        A fault met behind frames of this call is raised by the next one: what has been made goes out.
+        """
 
     def transmitted(self, count: int) -> None:
         """The transport has taken `count` octets of what was produced."""

@@ -63,8 +63,9 @@ class _Pair:
 
     def count_window(self, change: int) -> None:
         self.windows += change
-        if self.remote is not None:
-            self.remote.bound_windows = self.windows
+        for entry in (self.local, self.remote):
+            if entry is not None:
+                entry.bound_windows = self.windows
         if not self.windows and self.on_idle is not None:
             self.on_idle()
 

@@ -634,7 +634,7 @@ def make_stream(
         engine,
         core,
         traced_activity,
-        tap=lambda local, peer: capture.stream(local, peer, active=active),
+        tap=lambda local, peer: capture.stream(local, peer, active=active, name=core.name),
         options=options,
     )
     alive = {stream}

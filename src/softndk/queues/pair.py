@@ -78,7 +78,9 @@ class QueuePair:
             self._flush_receives()
 
     def post_initiator(self, request: InitiatorRequest, *, deferred: bool) -> None:
-        """Queue an initiator request; without `deferred` everything up to it may start (R-DEFER-5). Raises QueueFull."""
+        """Queue an initiator request; without `deferred`, or with the queue full now, everything up to it may start
+        (R-DEFER-5, -7). Raises QueueFull.
+        """
         if self.sends_in_use >= self.initiator_depth:
             raise QueueFull(
                 f"{self.name} {request.type.name.lower()}: {self.sends_in_use} requests outstanding,"
@@ -89,7 +91,7 @@ class QueuePair:
         request.entered()
         if self.flushing:
             self._flush_initiator()
-        elif not deferred:
+        elif not deferred or self.sends_in_use == self.initiator_depth:
             self.release_deferred()
 
     def release_deferred(self) -> None:

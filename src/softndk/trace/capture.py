@@ -21,7 +21,19 @@ from typing import Final, Self
 from typing_extensions import Buffer
 
 from softndk.trace.fields import terminate_sentence
-from softndk.trace.packets import ACK, FIN, LINK_ETHERNET, MAX_PAYLOAD, PSH, RST, SYN, SYN_OPTIONS, Address, HeaderMaker
+from softndk.trace.packets import (
+    ACK,
+    FIN,
+    LINK_ETHERNET,
+    MAX_PAYLOAD,
+    PSH,
+    RST,
+    SYN,
+    SYN_OPTIONS,
+    Address,
+    HeaderMaker,
+    canonical,
+)
 from softndk.trace.pcapng import enhanced_packet, interface_description, section_header
 from softndk.trace.units import UnitCutter, asks_for_markers
 
@@ -73,7 +85,7 @@ class CaptureWriter:
         self._blocks: list[bytes] = []
         self._octets = 0
         self._interfaces: dict[str, int] = {}
-        self._taps: set[StreamTap] = set()
+        self._connections: dict[tuple[Address, Address], _Connection] = {}
         self._streams = 0
         self._closing = threading.Event()
         self._flusher: threading.Thread | None = None
@@ -82,31 +94,18 @@ class CaptureWriter:
         atexit.register(self.close)
 
     def stream(self, local: Address, peer: Address, *, active: bool, name: str = "") -> "StreamTap":
-        """A tap for one TCP connection. `active`: our side connected. `name`: becomes the comment of its first packet.
+        """A tap for one end of a TCP connection. `active`: our side connected. `name`: comment of its first packet.
 
         Raises: ValueError: an address is not numeric, or the two are of different families.
         """
+        here, there = canonical(local), canonical(peer)
         with self._lock:
-            host = local[0]
-            interface = self._interfaces.get(host)
-            tap = StreamTap(
-                self,
-                HeaderMaker(local, peer),
-                HeaderMaker(peer, local),
-                len(self._interfaces) if interface is None else interface,
-                self._streams * _ISN_STEP % _ISN_RANGE,
-                active,
-                name,
-            )
-            if self._closing.is_set():
-                tap._over = True
-                return tap
-            if interface is None:
-                self._interfaces[host] = len(self._interfaces)
-                self._put(interface_description(host, LINK_ETHERNET))
-            self._streams += 1
-            self._taps.add(tap)
-            return tap
+            connection = self._connections.get((there, here))
+            if connection is not None and connection.taps == 1 and not connection.both_ends and here != there:
+                connection.both_ends = True
+                return StreamTap(self, connection, local=False, active=active)
+            connection = self._connect(here, there, name)
+            return StreamTap(self, connection, local=True, active=active)
 
     def flush(self) -> None:
         """Write everything seen so far to the file, unfinished FPDUs included (as the first part of a segment)."""
@@ -121,9 +120,9 @@ class CaptureWriter:
         with self._lock:
             self._write_all()
             self._closing.set()
-            for tap in self._taps:
-                tap._over = True
-            self._taps.clear()
+            for connection in self._connections.values():
+                connection.over = True
+            self._connections.clear()
             self._file.close()
             flusher, self._flusher = self._flusher, None
         atexit.unregister(self.close)
@@ -138,6 +137,24 @@ class CaptureWriter:
 
     # All below: with the lock held.
 
+    def _connect(self, local: Address, peer: Address, name: str) -> "_Connection":
+        host = local[0]
+        interface = self._interfaces.get(host, len(self._interfaces))
+        connection = _Connection(self, interface, self._streams * _ISN_STEP % _ISN_RANGE, local, peer, name)
+        if self._closing.is_set():
+            connection.over = True
+            return connection
+        if host not in self._interfaces:
+            self._interfaces[host] = interface
+            self._put(interface_description(host, LINK_ETHERNET))
+        predecessor = self._connections.get(connection.key)
+        if predecessor is not None:
+            predecessor.write_held()
+            predecessor.end()
+        self._streams += 1
+        self._connections[connection.key] = connection
+        return connection
+
     def _put(self, block: bytes) -> None:
         if self.error is not None or self._closing.is_set():
             return
@@ -148,8 +165,8 @@ class CaptureWriter:
         self._flush_soon()
 
     def _write_all(self) -> None:
-        for tap in self._taps:
-            tap._write_held()
+        for connection in self._connections.values():
+            connection.write_held()
         self._write_out()
 
     def _write_out(self) -> None:
@@ -182,9 +199,9 @@ class CaptureWriter:
             with self._lock:
                 idle = not self._blocks
                 limit = time.monotonic() - self._flush_interval_s
-                for tap in self._taps:
-                    idle &= not tap._holds
-                    tap._write_held(limit)
+                for connection in self._connections.values():
+                    idle &= not connection.holds
+                    connection.write_held(limit)
                 self._write_out()
                 if idle:
                     self._flusher = None
@@ -192,7 +209,7 @@ class CaptureWriter:
 
 
 class _Direction:
-    """One direction of one stream: its packets' headers, its sequence number, the unit that is not complete yet."""
+    """One direction of one connection: its packets' headers, its sequence number, the unit that is not complete yet."""
 
     __slots__ = ("cutter", "ended", "headers", "held", "held_since", "sequence", "written")
 
@@ -207,97 +224,50 @@ class _Direction:
         self.ended = False
 
 
-class StreamTap:
-    """What one connection did, told by whoever did it. No call blocks on anything but the file; none raises.
-
-    Buffers are read during the call only. Octets are held until their start-up frame or FPDU is complete (at most one
-    per direction), the stream ends, or the flush interval is over.
-    """
+class _Connection:
+    """One TCP connection in the file. All methods: with the writer's lock held."""
 
     def __init__(
-        self,
-        writer: CaptureWriter,
-        outbound: HeaderMaker,
-        inbound: HeaderMaker,
-        interface: int,
-        initial_sequence: int,
-        active: bool,
-        name: str,
+        self, writer: CaptureWriter, interface: int, initial_sequence: int, local: Address, peer: Address, name: str
     ) -> None:
+        self.key = (local, peer)
+        self.from_local = _Direction(HeaderMaker(local, peer), initial_sequence)
+        self.from_peer = _Direction(HeaderMaker(peer, local), initial_sequence)
+        self.both_ends = False
+        self.opened = False
+        self.over = False
+        self.taps = 0
         self._writer = writer
         self._interface = interface
-        self._active = active
         self._name = name
-        self._ours = _Direction(outbound, initial_sequence)
-        self._theirs = _Direction(inbound, initial_sequence)
-        self._opened = False
-        self._over = False
 
-    def opened(self) -> None:
-        """TCP is established. Left out, the first other call stands for it."""
-        with self._writer._lock:
-            if not self._over:
-                self._open(self._writer._clock())
+    def opposite(self, direction: _Direction) -> _Direction:
+        return self.from_peer if direction is self.from_local else self.from_local
 
-    def sent(self, data: Buffer) -> None:
-        """The socket has taken these octets."""
-        self._octets(self._ours, data)
+    def syn(self, opener: _Direction, now: int) -> None:
+        self.opened = True
+        self.segment(opener, now, SYN, options=SYN_OPTIONS, comment=self._name)
 
-    def received(self, data: Buffer) -> None:
-        """The socket has given these octets."""
-        self._octets(self._theirs, data)
+    def open(self, opener: _Direction, now: int) -> None:
+        """The handshake, if it is not there yet."""
+        if not self.opened:
+            other = self.opposite(opener)
+            self.syn(opener, now)
+            self.segment(other, now, SYN | ACK, options=SYN_OPTIONS)
+            self.segment(opener, now, ACK)
 
-    def fin_sent(self) -> None:
-        """Our direction was shut down, after everything in `sent`."""
-        self._fin(self._ours)
-
-    def fin_received(self) -> None:
-        """The peer's FIN was read, after everything in `received`."""
-        self._fin(self._theirs)
-
-    def reset(self, by_peer: bool) -> None:
-        """The connection was reset, or an attempt to connect ended: by the peer, or by us. Ends the stream."""
-        with self._writer._lock:
-            if self._over:
-                return
-            now = self._writer._clock()
-            attempt = self._active and not self._opened
-            if attempt:
-                self._syn(self._ours, now)
-            else:
-                self._open(now)
-                self._write_held()
-            if by_peer or not attempt:
-                self._segment(self._theirs if by_peer else self._ours, now, RST | ACK, _NO_OCTETS)
-            self._end()
-
-    def closed(self) -> None:
-        """The socket is gone; what is held is written. Ends the stream."""
-        with self._writer._lock:
-            if not self._over:
-                self._write_held()
-                self._end()
-
-    # All below: with the writer's lock held, except the first lines of _octets and _fin.
-
-    def _octets(self, direction: _Direction, data: Buffer) -> None:
-        with memoryview(data) as given, given.cast("B") as view, self._writer._lock:
-            if self._over or not view:
-                return
-            now = self._writer._clock()
-            self._open(now)
-            place = self._complete_held(direction, view, now)
-            cutter = direction.cutter
-            size = len(view)
-            while place < size:
-                length = cutter.wanted(view[place:])
-                if length > size - place:
-                    direction.held += view[place:]
-                    direction.held_since = time.monotonic()
-                    self._writer._flush_soon()
-                    break
-                self._unit(direction, view[place : place + length], 0, now)
-                place += length
+    def octets(self, direction: _Direction, view: memoryview, now: int) -> None:
+        place = self._complete_held(direction, view, now)
+        size = len(view)
+        while place < size:
+            length = direction.cutter.wanted(view[place:])
+            if length > size - place:
+                direction.held += view[place:]
+                direction.held_since = time.monotonic()
+                self._writer._flush_soon()
+                break
+            self._unit(direction, view[place : place + length], 0, now)
+            place += length
 
     def _complete_held(self, direction: _Direction, view: memoryview, now: int) -> int:
         """Add to the unit that is held what belongs to it; say how many octets of `view` that took."""
@@ -322,8 +292,7 @@ class StreamTap:
         cutter = direction.cutter
         comment = ""
         if not cutter.started and not cutter.lost:
-            other = self._theirs if direction is self._ours else self._ours
-            other.cutter.marked = asks_for_markers(unit)
+            self.opposite(direction).cutter.marked = asks_for_markers(unit)
         elif cutter.is_terminate(unit):
             comment = terminate_sentence(cutter.unmarked(unit))
         cutter.passed(len(unit))
@@ -333,65 +302,134 @@ class StreamTap:
 
     def _pieces(self, direction: _Direction, octets: memoryview, now: int, comment: str = "") -> None:
         for place in range(0, len(octets), MAX_PAYLOAD):
-            self._segment(direction, now, PSH | ACK, octets[place : place + MAX_PAYLOAD], comment=comment)
+            self.segment(direction, now, PSH | ACK, octets[place : place + MAX_PAYLOAD], comment=comment)
             comment = ""
 
-    def _segment(
+    def segment(
         self,
         direction: _Direction,
         now: int,
         flags: int,
-        payload: memoryview,
+        payload: memoryview = _NO_OCTETS,
+        *,
         options: bytes = b"",
         comment: str = "",
     ) -> None:
-        acknowledged = 0
-        if flags & ACK:
-            acknowledged = (self._theirs if direction is self._ours else self._ours).sequence
+        acknowledged = self.opposite(direction).sequence if flags & ACK else 0
         headers = direction.headers.make(direction.sequence, acknowledged, flags, payload, options)
         size = len(payload)
         direction.sequence = direction.sequence + size + bool(flags & (SYN | FIN)) & 0xFFFFFFFF
         self._writer._put(enhanced_packet(self._interface, now, headers, payload, size, comment))
 
     @property
-    def _holds(self) -> bool:
-        return len(self._ours.held) > self._ours.written or len(self._theirs.held) > self._theirs.written
+    def holds(self) -> bool:
+        """Whether octets wait for the rest of their unit, not written."""
+        return any(len(each.held) > each.written for each in (self.from_local, self.from_peer))
 
-    def _write_held(self, not_after: float | None = None) -> None:
+    def write_held(self, not_after: float | None = None) -> None:
         """Write the beginnings of units that are held: all, or those held since a time (monotonic) or longer."""
-        for direction in (self._ours, self._theirs):
+        for direction in (self.from_local, self.from_peer):
             if len(direction.held) > direction.written and (not_after is None or direction.held_since <= not_after):
                 with memoryview(direction.held) as held, held[direction.written :] as rest:
                     self._pieces(direction, rest, self._writer._clock())
                 direction.written = len(direction.held)
 
-    def _syn(self, direction: _Direction, now: int) -> None:
-        self._opened = True
-        self._segment(direction, now, SYN, _NO_OCTETS, SYN_OPTIONS, self._name)
-
-    def _open(self, now: int) -> None:
-        if self._opened:
+    def fin(self, direction: _Direction, now: int) -> None:
+        if direction.ended:
             return
-        first, second = (self._ours, self._theirs) if self._active else (self._theirs, self._ours)
-        self._syn(first, now)
-        self._segment(second, now, SYN | ACK, _NO_OCTETS, SYN_OPTIONS)
-        self._segment(first, now, ACK, _NO_OCTETS)
+        self.write_held()
+        direction.ended = True
+        self.segment(direction, now, FIN | ACK)
+        if self.opposite(direction).ended:
+            self.segment(self.opposite(direction), now, ACK)
+        self._writer._write_out()
+
+    def end(self) -> None:
+        self.over = True
+        self._writer._connections.pop(self.key, None)
+        self._writer._write_out()
+
+
+class StreamTap:
+    """What one end of a connection did, told by whoever did it. No call blocks on anything but the file; none raises.
+
+    Buffers are read during the call only. Octets are held until their start-up frame or FPDU is complete (at most one
+    per direction), the stream ends, or the flush interval is over. A connection between two taps of one writer is in
+    the file once, as its senders see it.
+    """
+
+    def __init__(self, writer: CaptureWriter, connection: _Connection, *, local: bool, active: bool) -> None:
+        """For CaptureWriter.stream, with the lock held. `local`: whether ours is the connection's local end."""
+        self._writer = writer
+        self._connection = connection
+        self._ours = connection.from_local if local else connection.from_peer
+        self._theirs = connection.opposite(self._ours)
+        self._opener = self._ours if active else self._theirs
+        self._closed = False
+        connection.taps += 1
+
+    def opened(self) -> None:
+        """TCP is established. Left out, the first other call stands for it."""
+        with self._writer._lock:
+            if not self._connection.over:
+                self._connection.open(self._opener, self._writer._clock())
+
+    def sent(self, data: Buffer) -> None:
+        """The socket has taken these octets."""
+        self._octets(self._ours, data)
+
+    def received(self, data: Buffer) -> None:
+        """The socket has given these octets."""
+        if not self._connection.both_ends:
+            self._octets(self._theirs, data)
+
+    def fin_sent(self) -> None:
+        """Our direction was shut down, after everything in `sent`."""
+        self._fin(self._ours)
+
+    def fin_received(self) -> None:
+        """The peer's FIN was read, after everything in `received`."""
+        if not self._connection.both_ends:
+            self._fin(self._theirs)
+
+    def reset(self, by_peer: bool) -> None:
+        """The connection was reset, or an attempt to connect ended: by the peer, or by us. Ends the stream."""
+        with self._writer._lock:
+            connection = self._connection
+            if connection.over:
+                return
+            now = self._writer._clock()
+            attempt = self._opener is self._ours and not connection.opened
+            if attempt:
+                connection.syn(self._ours, now)
+            else:
+                connection.open(self._opener, now)
+                connection.write_held()
+            if by_peer or not attempt:
+                connection.segment(self._theirs if by_peer else self._ours, now, RST | ACK)
+            connection.end()
+
+    def closed(self) -> None:
+        """The socket is gone; what is held is written. Ends the stream, with the other end's tap if there is one."""
+        with self._writer._lock:
+            if self._closed or self._connection.over:
+                return
+            self._closed = True
+            self._connection.write_held()
+            self._connection.taps -= 1
+            if not self._connection.taps:
+                self._connection.end()
+
+    def _octets(self, direction: _Direction, data: Buffer) -> None:
+        with memoryview(data) as given, given.cast("B") as view, self._writer._lock:
+            if view and not self._connection.over:
+                now = self._writer._clock()
+                self._connection.open(self._opener, now)
+                self._connection.octets(direction, view, now)
 
     def _fin(self, direction: _Direction) -> None:
         with self._writer._lock:
-            if self._over or direction.ended:
-                return
-            now = self._writer._clock()
-            self._open(now)
-            self._write_held()
-            direction.ended = True
-            self._segment(direction, now, FIN | ACK, _NO_OCTETS)
-            other = self._theirs if direction is self._ours else self._ours
-            if other.ended:
-                self._segment(other, now, ACK, _NO_OCTETS)
-            self._writer._write_out()
-
-    def _end(self) -> None:
-        self._over = True
-        self._writer._taps.discard(self)
-        self._writer._write_out()
+            if not self._connection.over:
+                now = self._writer._clock()
+                self._connection.open(self._opener, now)
+                self._connection.fin(direction, now)

@@ -20,6 +20,7 @@ __all__ = [
     "Address",
     "HeaderMaker",
     "Segment",
+    "canonical",
     "parse_segment",
 ]
 
@@ -65,6 +66,11 @@ SYN_OPTIONS: Final = bytes.fromhex("0204ffd70103030e")
 def _numeric(host: str) -> IPv4Address | IPv6Address:
     address = ip_address(host.partition("%")[0])
     return getattr(address, "ipv4_mapped", None) or address
+
+
+def canonical(address: Address) -> Address:
+    """The address as packets show it: no scope, IPv4 not wrapped in IPv6. Raises: ValueError: not numeric."""
+    return str(_numeric(address[0])), address[1]
 
 
 def _sum(data: bytes | memoryview) -> int:

@@ -194,6 +194,69 @@ def test_the_same_ports_again_are_another_connection(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("active_first", [True, False])
+def test_both_ends_in_one_file_are_one_connection(tmp_path: Path, active_first: bool) -> None:
+    """As an adapter that connects to itself has it: each octet once, when its sender sends it."""
+    path = tmp_path / "trace.pcapng"
+    with CaptureWriter(path, flush_interval_s=3600) as writer:
+        ends = {}
+        for active in (active_first, not active_first):
+            here, there = (HERE, THERE) if active else (THERE, HERE)
+            ends[active] = writer.stream(here, there, active=active)
+            ends[active].opened()
+        ends[True].sent(REQUEST)
+        ends[False].received(REQUEST)
+        ends[False].sent(REPLY)
+        ends[True].sent(SEND)
+        ends[True].received(REPLY)
+        ends[False].sent(TERMINATE[:20])
+        ends[False].sent(TERMINATE[20:])
+        ends[False].fin_sent()
+        ends[True].fin_received()
+        ends[False].received(SEND)
+        ends[False].closed()
+        ends[False].closed()
+        ends[True].fin_sent()
+        ends[True].closed()
+        kinds = [(frame.kind, frame.source) for frame in read_frames(path)]
+    assert kinds == [
+        ("MPA request", HERE),
+        ("MPA reply", THERE),
+        ("Send", HERE),
+        ("Terminate", THERE),
+        ("FIN", THERE),
+        ("FIN", HERE),
+    ]
+    assert [segment.flags & SYN for segment in segments_of(path)].count(SYN) == 2
+
+
+def test_a_reset_between_two_ends_is_there_once(tmp_path: Path) -> None:
+    path = tmp_path / "trace.pcapng"
+    with CaptureWriter(path) as writer:
+        active = writer.stream(HERE, THERE, active=True)
+        passive = writer.stream(THERE, HERE, active=False)
+        passive.reset(by_peer=False)
+        active.reset(by_peer=True)
+        active.closed()
+        again = writer.stream(HERE, THERE, active=True)
+        again.sent(REQUEST)
+    segments = segments_of(path)
+    assert [segment.source for segment in segments if segment.flags & RST] == [THERE]
+    assert payloads_of(path) == [REQUEST]
+
+
+def test_a_connection_that_was_never_closed_gives_way(tmp_path: Path) -> None:
+    path = tmp_path / "trace.pcapng"
+    with CaptureWriter(path) as writer:
+        forgotten = writer.stream(HERE, THERE, active=True)
+        forgotten.sent(REQUEST[:5])
+        writer.stream(HERE, THERE, active=True).sent(REQUEST)
+        forgotten.sent(b"too late")
+        forgotten.closed()
+        forgotten.reset(by_peer=True)
+    assert payloads_of(path) == [REQUEST[:5], REQUEST]
+
+
 def test_time_stamps_interfaces_and_comments(tmp_path: Path) -> None:
     path = tmp_path / "trace.pcapng"
     stamps = iter([1_700_000_000_123_456_789, 1_700_000_000_123_456_790])

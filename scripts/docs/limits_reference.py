@@ -1,0 +1,192 @@
+"""Makes the tables of docs/reference/limits.md: every setting, every limit of the adapter, every fixed limit.
+
+Names, defaults and meanings come from the code; the reasons stand here. A limit without a reason is an error.
+Run: ``python -m scripts.docs.limits_reference`` from the project's root; ``--check`` only compares.
+"""
+
+import inspect
+import re
+import sys
+from dataclasses import fields
+
+from scripts.docs.generated import Page, table
+from softndk import AdapterInfo, IwarpConfig, NdkVersion
+from softndk.drivers import tcp
+from softndk.iwarp import connection
+from softndk.memory import tokens
+from softndk.ndk import object, ports
+from softndk.ndk.context import adapter_info
+from softndk.wire import mpa
+
+SETTING_REASONS = {
+    "crc": "RFC 5044 wants it on by default; both ends have to be told to go without",
+    "markers": "they help only hardware that places data out of order; this receiver reads in order",
+    "mpa_revision": "revision 2 negotiates read limits and lets the passive side send first; revision 1 is for old peers",
+    "max_fpdu": "one FPDU in one TCP segment lets a hardware peer place it without reassembly",
+    "peer_to_peer": "the program need not know which side speaks first",
+    "connect_timeout_s": "long enough for a busy peer, short enough for a person",
+    "accept_timeout_s": "whoever opens TCP and says nothing holds a descriptor",
+    "ready_timeout_s": "longer than the other start-up limits: the peer's program takes this step, not its NIC",
+    "disconnect_timeout_s": "the peer's program must answer; NDKPI lets the provider choose the limit",
+    "terminate_drain_s": "a peer that never closes must not hold the socket for ever",
+    "receive_wait_s": "the transport calls it an error; hiding it would let a bug pass a test",
+    "stall_timeout_s": "a peer that stops inside an FPDU holds memory and a descriptor",
+    "keepalive_s": "a dead and idle peer sends nothing, so only TCP's probes find it",
+    "max_pending_requests": "requests that nobody accepts hold memory and a descriptor each",
+    "max_handshakes": "bounds what clients that connect and stay silent can hold",
+    "send_buffer": "keeps the socket busy between two looks at it; a peer that does not read blocks only itself",
+}
+
+INFO_REASONS = {
+    "version": "what open_adapter agreed on",
+    "vendor_id": "the project has no IEEE number",
+    "device_id": "the letters \"ndk\"",
+    "max_registration_size": "1 TiB; the machine's memory ends sooner",
+    "max_window_size": "a window may cover any region",
+    "frmr_page_count": "2 MiB of 4 KiB pages",
+    "max_initiator_request_sge": "finite, and enough to gather a message from many places",
+    "max_receive_request_sge": "as max_initiator_request_sge",
+    "max_read_request_sge": "as max_initiator_request_sge; each SGE of a read sink may lie in another region",
+    "max_transfer_length": "1 GiB, a quarter of what the wire can number",
+    "max_inline_data_size": "inline data is copied by the post",
+    "max_inbound_read_limit": "each read of the peer that waits for its answer costs a small record",
+    "max_outbound_read_limit": "as max_inbound_read_limit",
+    "max_receive_queue_depth": "bounds the objects that one queue holds",
+    "max_initiator_queue_depth": "as max_receive_queue_depth",
+    "max_srq_depth": "as max_receive_queue_depth",
+    "max_cq_depth": "room for 32 full queue pairs",
+    "large_request_threshold": "a hint only; nothing here depends on it",
+    "max_caller_data": "MPA's 512 octets, less 4 for the read limits of revision 2; 512 with revision 1",
+    "max_callee_data": "as max_caller_data",
+    "adapter_flags": "see the supported features",
+    "rdma_technology": "the only transport so far",
+}
+
+FIXED = (
+    ("softndk.wire.mpa.MAX_PRIVATE_DATA", mpa.MAX_PRIVATE_DATA, "octets", "private data of a start-up frame", "RFC 5044"),
+    ("softndk.wire.mpa.MAX_ULPDU", mpa.MAX_ULPDU, "octets", "one FPDU of the peer, held until it is whole", "its 16 bits"),
+    (
+        "softndk.iwarp.connection.EARLY_LIMIT",
+        connection.EARLY_LIMIT,
+        "octets",
+        "kept for an active side that has not completed its connect; then TCP holds the peer back",
+        "one FPDU and more must fit",
+    ),
+    (
+        "softndk.drivers.tcp.SEND_BUDGET",
+        tcp.SEND_BUDGET,
+        "octets",
+        "sent by one call before others have their turn",
+        "fairness between connections",
+    ),
+    (
+        "softndk.drivers.tcp.ACCEPT_BATCH",
+        tcp.ACCEPT_BATCH,
+        "connections",
+        "accepted before others have their turn",
+        "fairness between descriptors",
+    ),
+    (
+        "softndk.memory.tokens.RESTING_INDICES",
+        tokens.RESTING_INDICES,
+        "tokens",
+        "freed token indices that are not used again yet",
+        "a stale token stays dead for a long time",
+    ),
+    (
+        "softndk.ndk.ports.DYNAMIC_PORTS",
+        f"{ports.DYNAMIC_PORTS[0]} to {ports.DYNAMIC_PORTS[-1]}",
+        "ports",
+        "where listeners and shared endpoints find a port when 0 is asked",
+        "R-PORT-1",
+    ),
+    (
+        "softndk.ndk.ports.TRIES",
+        ports.TRIES,
+        "ports",
+        "tried at random before TOO_MANY_ADDRESSES",
+        "a full range must not be searched for ever",
+    ),
+    (
+        "softndk.ndk.object.EXIT_WAIT_S",
+        object.EXIT_WAIT_S,
+        "seconds",
+        "that leaving a `with` block waits for callbacks and placements, then a ResourceWarning",
+        "a callback that hangs must not hang the program",
+    ),
+)
+
+
+def parts() -> dict[str, str]:
+    """The three tables."""
+    return {"settings": _settings(), "adapter": _adapter(), "fixed": _fixed()}
+
+
+def _settings() -> str:
+    default = IwarpConfig()
+    meanings = _described(IwarpConfig)
+    rows = []
+    for item in fields(IwarpConfig):
+        value = getattr(default, item.name)
+        rows.append((f"`{item.name}`", _value(value), _unit(item.name), meanings[item.name], SETTING_REASONS[item.name]))
+    return table(("Setting", "Default", "Unit", "Meaning", "Why"), rows)
+
+
+def _adapter() -> str:
+    info = adapter_info(NdkVersion(2, 1), IwarpConfig())
+    rows = []
+    for item in fields(AdapterInfo):
+        value = getattr(info, item.name)
+        rows.append((f"`{item.name}`", _value(value), _unit(item.name), INFO_REASONS[item.name]))
+    return table(("Field of AdapterInfo", "Value", "Unit", "Why"), rows)
+
+
+def _fixed() -> str:
+    rows = [(f"`{name}`", _value(value), unit, meaning, why) for name, value, unit, meaning, why in FIXED]
+    return table(("Constant", "Value", "Unit", "What it bounds", "Why"), rows)
+
+
+def _described(cls: type) -> dict[str, str]:
+    """The lines "name: meaning." of a class's docstring; a line that is indented goes on with the one before."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in inspect.getdoc(cls).splitlines() if cls.__doc__ else ():  # type: ignore[union-attr]
+        begin = re.match(r"(\w+): (.+)", line)
+        if begin:
+            name = begin[1]
+            found[name] = begin[2]
+        elif name and line.startswith(" "):
+            found[name] += " " + line.strip()
+    return {key: text.rstrip(".") for key, text in found.items()}
+
+
+def _value(value: object) -> str:
+    if isinstance(value, NdkVersion):
+        return f"{value.major}.{value.minor}"
+    if hasattr(value, "name") and hasattr(value, "value"):
+        return ", ".join(str(value.name).split("|"))
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 10000:
+        return f"{value:,}"
+    return str(value)
+
+
+_UNITS = (
+    (r"_s$", "seconds"),
+    (r"size$|_length$|_data$|threshold$|^max_fpdu$|^send_buffer$", "octets"),
+    (r"_sge$", "SGEs"),
+    (r"_depth$", "entries"),
+    (r"_limit$", "reads"),
+    (r"_page_count$", "pages"),
+    (r"^max_pending_requests$", "requests"),
+    (r"^max_handshakes$", "connections"),
+)
+
+
+def _unit(name: str) -> str:
+    return next((unit for pattern, unit in _UNITS if re.search(pattern, name)), "")
+
+
+PAGE = Page("docs/reference/limits.md", "limits_reference", parts)
+
+if __name__ == "__main__":
+    sys.exit(PAGE.main())

@@ -40,7 +40,7 @@ SETTING_REASONS = {
 INFO_REASONS = {
     "version": "what open_adapter agreed on",
     "vendor_id": "the project has no IEEE number",
-    "device_id": "the letters \"ndk\"",
+    "device_id": 'the letters "ndk"',
     "max_registration_size": "1 TiB; the machine's memory ends sooner",
     "max_window_size": "a window may cover any region",
     "frmr_page_count": "2 MiB of 4 KiB pages",
@@ -63,8 +63,20 @@ INFO_REASONS = {
 }
 
 FIXED = (
-    ("softndk.wire.mpa.MAX_PRIVATE_DATA", mpa.MAX_PRIVATE_DATA, "octets", "private data of a start-up frame", "RFC 5044"),
-    ("softndk.wire.mpa.MAX_ULPDU", mpa.MAX_ULPDU, "octets", "one FPDU of the peer, held until it is whole", "its 16 bits"),
+    (
+        "softndk.wire.mpa.MAX_PRIVATE_DATA",
+        mpa.MAX_PRIVATE_DATA,
+        "octets",
+        "private data of a start-up frame",
+        "RFC 5044",
+    ),
+    (
+        "softndk.wire.mpa.MAX_ULPDU",
+        mpa.MAX_ULPDU,
+        "octets",
+        "one FPDU of the peer, held until it is whole",
+        "its 16 bits",
+    ),
     (
         "softndk.iwarp.connection.EARLY_LIMIT",
         connection.EARLY_LIMIT,
@@ -128,7 +140,9 @@ def _settings() -> str:
     rows = []
     for item in fields(IwarpConfig):
         value = getattr(default, item.name)
-        rows.append((f"`{item.name}`", _value(value), _unit(item.name), meanings[item.name], SETTING_REASONS[item.name]))
+        rows.append(
+            (f"`{item.name}`", _value(value), _unit(item.name), meanings[item.name], SETTING_REASONS[item.name])
+        )
     return table(("Setting", "Default", "Unit", "Meaning", "Why"), rows)
 
 

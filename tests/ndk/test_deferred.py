@@ -20,7 +20,6 @@ from softndk import (
     OpFlag,
     QueueFull,
     RemoteToken,
-    Sge,
     Status,
     open_adapter,
 )
@@ -255,7 +254,7 @@ def test_a_full_queue_starts_what_was_deferred() -> None:
 
 def test_a_post_on_a_closing_queue_pair_strands_nothing(both: Pair) -> None:
     a, b = both
-    qp, cq = sibling(b)
+    qp, _ = sibling(b)
     other, other_cq = sibling(a)
     connect(a.adapter, other, b.adapter, qp)
     qp.receive(b.mr[0:8])

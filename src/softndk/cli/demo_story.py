@@ -38,8 +38,8 @@ NEW_CONTENT: Final = b"NEW: the next customer's order, 3 crates of apples".ljust
 LATE_WRITE: Final = ANSWER
 STEP_S: Final = 10.0
 
-_MESSAGE: Final = struct.Struct(">8sIIQII32x")
-_MAGIC: Final = b"lendbuf\n"
+_MESSAGE: Final = struct.Struct(">16sIIQII24x")
+_MAGIC: Final = b"lend-a-buffer 1\n"  # printable text in front: Wireshark takes some Sends for other protocols
 
 
 class Run(IntEnum):
@@ -60,7 +60,7 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """64 octets, big-endian: magic, kind, token, address, length, request number, zeros."""
+    """64 octets, big-endian: magic (16), kind, token, address, length, request number, zeros (24)."""
 
     kind: Kind
     token: int = 0
@@ -75,7 +75,7 @@ class Message:
     def parse(cls, data: bytes) -> "Message":
         magic, kind, token, address, length, request = _MESSAGE.unpack(data)
         if magic != _MAGIC:
-            raise ValueError(f"not a message of the demonstration: {data[:8]!r}")
+            raise ValueError(f"not a message of the demonstration: {data[:16]!r}")
         return cls(Kind(kind), token, address, length, request)
 
 

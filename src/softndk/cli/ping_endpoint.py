@@ -5,8 +5,9 @@ Client and server share it. Knows the protocol's messages, not their order.
 
 import time
 from collections import deque
+from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Final, Self, TypeVar
 
 from softndk import (
     Adapter,
@@ -14,8 +15,8 @@ from softndk import (
     Disconnect,
     NdkError,
     OpFlag,
-    OperationType,
     Pending,
+    RemoteToken,
     Result,
     Sge,
 )
@@ -55,15 +56,9 @@ def until_done(pending: Pending[_T], stop: Interrupt, seconds: float, what: str)
         if stop.requested or left <= 0:
             pending.cancel()
             raise Interrupted if stop.requested else PingFailed(f"{what}: nothing within {seconds:g} s")
-        pending.exception(min(POLL_S, left)) if False else _look(pending, min(POLL_S, left))
+        with suppress(TimeoutError):
+            pending.exception(min(POLL_S, left))
     return pending.result(0)
-
-
-def _look(pending: Pending[Any], seconds: float) -> None:
-    try:
-        pending.exception(seconds)
-    except TimeoutError:
-        return
 
 
 class Endpoint:
@@ -108,7 +103,7 @@ class Endpoint:
         if take is None:
             self.qp.send(message.emit(), flags=_SILENT)
         else:
-            self.qp.send_and_invalidate(message.emit(), _remote(take), flags=_SILENT)
+            self.qp.send_and_invalidate(message.emit(), RemoteToken(take), flags=_SILENT)
 
     def next_message(self, seconds: float, what: str) -> tuple[Message, Result]:
         """The next message, with its result. Raises: as `next_result`; PingFailed: a bad message."""
@@ -149,21 +144,19 @@ class Endpoint:
         return self._checked(self._results.popleft())
 
     def _poll(self, deadline: float) -> bool:
-        """Wait a little; False if nothing has come."""
-        if self.stop.requested:
-            raise Interrupted
+        """Wait a little; False if nothing has come. What is under way may end before an interruption counts."""
         try:
             self._results.extend(self.cq.wait(max(0.0, min(POLL_S, deadline - time.monotonic()))))
-        except NdkError:
-            raise
         except TimeoutError:
+            if self.stop.requested:
+                raise Interrupted from None
             return False
         return True
 
     def _checked(self, result: Result) -> Result:
         error = result.error
         if error is not None:
-            raise self._lost(error)
+            raise self.lost(error)
         return result
 
     def _open(self, result: Result) -> tuple[Message, Result]:
@@ -193,7 +186,7 @@ class Endpoint:
             except (NdkError, TimeoutError):
                 return  # it has ended already, or the peer does not answer; closing will do
 
-    def _lost(self, error: NdkError) -> PingFailed:
+    def lost(self, error: NdkError) -> PingFailed:
         """Why a request has failed, in the words of the connection's end where there is one."""
         if self.connector is not None and self.connector.disconnected.done():
             how = self.connector.disconnected.result(0)
@@ -205,10 +198,6 @@ class Endpoint:
         failure = PingFailed(f"the connection is lost: {error}")
         failure.__cause__ = error
         return failure
-
-
-def _remote(token: int) -> Any:
-    return token
 
 
 def _forget(pending: Pending[None]) -> None:

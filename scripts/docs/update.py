@@ -1,0 +1,19 @@
+"""Brings every generated part of the documents up to date; ``--check`` only compares, and fails if one is not.
+
+Run: ``python -m scripts.docs.update`` from the project's root.
+"""
+
+import sys
+
+from scripts.docs import api_reference, cli_reference, error_reference, limits_reference, state_diagram
+
+PAGES = (
+    state_diagram.PAGE,
+    api_reference.PAGE,
+    error_reference.PAGE,
+    cli_reference.PAGE,
+    limits_reference.PAGE,
+)
+
+if __name__ == "__main__":
+    sys.exit(max(page.main() for page in PAGES))

@@ -14,14 +14,15 @@ from softndk import AdapterInfo, IwarpConfig, NdkVersion
 from softndk.drivers import tcp
 from softndk.iwarp import connection
 from softndk.memory import tokens
-from softndk.ndk import object, ports
+from softndk.ndk import object as objects
+from softndk.ndk import ports
 from softndk.ndk.context import adapter_info
 from softndk.wire import mpa
 
 SETTING_REASONS = {
     "crc": "RFC 5044 wants it on by default; both ends have to be told to go without",
     "markers": "they help only hardware that places data out of order; this receiver reads in order",
-    "mpa_revision": "revision 2 negotiates read limits and lets the passive side send first; revision 1 is for old peers",
+    "mpa_revision": "revision 2 negotiates read limits; revision 1 is for old peers",
     "max_fpdu": "one FPDU in one TCP segment lets a hardware peer place it without reassembly",
     "peer_to_peer": "the program need not know which side speaks first",
     "connect_timeout_s": "long enough for a busy peer, short enough for a person",
@@ -121,7 +122,7 @@ FIXED = (
     ),
     (
         "softndk.ndk.object.EXIT_WAIT_S",
-        object.EXIT_WAIT_S,
+        objects.EXIT_WAIT_S,
         "seconds",
         "that leaving a `with` block waits for callbacks and placements, then a ResourceWarning",
         "a callback that hangs must not hang the program",

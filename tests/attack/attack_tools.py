@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -163,3 +164,12 @@ def run_program(source: str, *options: str, timeout: float = 3 * PATIENCE_S) -> 
     return subprocess.run(
         [sys.executable, *options, "-c", source], capture_output=True, text=True, timeout=timeout, check=False
     )
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Look again and again until `condition` holds; for what nothing tells of."""
+    pause = threading.Event()
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end, "it has not come about"
+        pause.wait(0.001)

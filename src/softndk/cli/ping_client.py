@@ -18,7 +18,7 @@ from softndk import (
     Unreachable,
 )
 from softndk.cli.interrupt import Interrupt
-from softndk.cli.ping_endpoint import Endpoint, Interrupted, PingFailed, until_done
+from softndk.cli.ping_endpoint import Endpoint, Interrupted, PeerLeft, PingFailed, until_done
 from softndk.cli.ping_protocol import (
     SEED_SIZE,
     BadMessage,
@@ -108,7 +108,7 @@ class PingClient:
                 reason = Reason.INTERRUPTED
                 raise
             except NdkError as error:
-                raise self._failed_post(error) from error
+                raise self._endpoint.lost(error) from error  # a request could not be posted
             finally:
                 self.totals.seconds = time.monotonic() - begin
                 self._say_goodbye(reason)
@@ -125,7 +125,9 @@ class PingClient:
             totals.add(options.size, seconds, mismatch=bool(wrong))
             self._tell(totals.rounds, seconds, wrong)
             if options.interval_s and totals.rounds != options.count:
-                self._endpoint.sleep(begin + options.interval_s - time.monotonic())
+                message = self._endpoint.sleep(begin + options.interval_s - time.monotonic())
+                if message is not None:
+                    raise _unexpected(message, totals.rounds)
 
     def _round(self, number: int) -> tuple[float, str]:
         """One round: its seconds, and what was wrong or ""."""
@@ -146,12 +148,8 @@ class PingClient:
 
     def _check_answer(self, number: int, answer: Message, result: Result) -> None:
         """It is this round's answer, and the window's token is dead. Raises: PingFailed."""
-        if answer.kind is Kind.LEAVE:
-            raise PingFailed(f"the server ends the test: {answer.text}")
         if answer.kind is not Kind.ANSWER or answer.round != number:
-            raise PingFailed(
-                f"round {number}: the server sent {answer.kind.name} for round {answer.round}, not the answer"
-            )
+            raise _unexpected(answer, number)
         taken = result.invalidated_token
         if result.type is not OperationType.RECEIVE_AND_INVALIDATE or taken != self._window.remote_token:
             raise PingFailed(f"round {number}: the server has answered without taking the token away")
@@ -161,16 +159,18 @@ class PingClient:
             return
         raise PingFailed(f"round {number}: the token was taken away, but the window is still valid")
 
-    def _failed_post(self, error: NdkError) -> PingFailed:
-        """A request could not be posted: usually because the connection has ended."""
-        return self._endpoint.lost(error)
-
     def _say_goodbye(self, reason: Reason) -> None:
         totals = self.totals
         try:
             self._endpoint.send(Message(Kind.BYE, totals.rounds, reason, detail=totals.mismatches))
         except NdkError:
             return  # the connection is gone, and that is told elsewhere
+
+
+def _unexpected(message: Message, number: int) -> PingFailed:
+    if message.kind is Kind.LEAVE:
+        return PeerLeft(message)
+    return PingFailed(f"round {number}: the server sent {message.kind.name} for round {message.round}, not the answer")
 
 
 def _not_connected(destination: Address, error: NdkError) -> PingFailed:

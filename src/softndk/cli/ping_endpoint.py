@@ -21,9 +21,9 @@ from softndk import (
     Sge,
 )
 from softndk.cli.interrupt import POLL_S, Interrupt
-from softndk.cli.ping_protocol import MESSAGE_SIZE, BadMessage, Message
+from softndk.cli.ping_protocol import MESSAGE_SIZE, BadMessage, Kind, Message
 
-__all__ = ["Endpoint", "Interrupted", "PingFailed", "until_done"]
+__all__ = ["Endpoint", "Interrupted", "PeerLeft", "PingFailed", "until_done"]
 
 RECEIVES: Final = 4
 """Messages that the peer may send ahead; the protocol needs two."""
@@ -42,6 +42,14 @@ class PingFailed(Exception):
         """The text, with all that is known of the cause."""
         cause = self.__cause__
         return f"{self}\n{cause.explain()}" if isinstance(cause, NdkError) else str(self)
+
+
+class PeerLeft(PingFailed):
+    """The connection has ended after a goodbye, `message`."""
+
+    def __init__(self, message: Message) -> None:
+        super().__init__(f"the peer has ended the test: {message.text or message.reason.name.lower()}")
+        self.message = message
 
 
 class Interrupted(Exception):
@@ -127,15 +135,17 @@ class Endpoint:
                 return result
             self._messages.append(self._open(result))
 
-    def sleep(self, seconds: float) -> None:
-        """Pass the time; returns early when a message comes. Raises: as `next_result`, but for the time."""
+    def sleep(self, seconds: float) -> Message | None:
+        """Pass the time; a message that comes ends it and is returned. Raises: as `next_result`, but for the time."""
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and not self._messages:
-            if not self._results and not self._poll(deadline):
-                continue
-            result = self._checked(self._results.popleft())
-            if result.is_receive:
-                self._messages.append(self._open(result))
+        while time.monotonic() < deadline:
+            if self._messages:
+                return self._messages.popleft()[0]
+            if self._results or self._poll(deadline):
+                result = self._checked(self._results.popleft())
+                if result.is_receive:
+                    self._messages.append(self._open(result))
+        return None
 
     def _take(self, deadline: float, seconds: float, what: str) -> Result:
         while not self._results:
@@ -187,7 +197,10 @@ class Endpoint:
                 return  # it has ended already, or the peer does not answer; closing will do
 
     def lost(self, error: NdkError) -> PingFailed:
-        """Why a request has failed, in the words of the connection's end where there is one."""
+        """Why a request has failed, in the words of the peer's goodbye or of the connection's end where there is one."""
+        goodbye = self._goodbye()
+        if goodbye is not None:
+            return PeerLeft(goodbye)
         if self.connector is not None and self.connector.disconnected.done():
             how = self.connector.disconnected.result(0)
             if how.error is None:
@@ -198,6 +211,19 @@ class Endpoint:
         failure = PingFailed(f"the connection is lost: {error}")
         failure.__cause__ = error
         return failure
+
+    def _goodbye(self) -> Message | None:
+        """The peer's last message, if it has come and says goodbye."""
+        try:
+            self._results.extend(self.cq.get_results())
+        except NdkError:
+            return None
+        for result in self._results:
+            if result.is_receive and result.error is None:
+                self._messages.append(self._open(result))
+        self._results.clear()
+        last = self._messages[-1][0] if self._messages else None
+        return last if last is not None and last.kind in (Kind.BYE, Kind.LEAVE) else None
 
 
 def _forget(pending: Pending[None]) -> None:

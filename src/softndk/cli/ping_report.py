@@ -36,6 +36,15 @@ class RoundTrips:
         place = int(math.log(max(seconds, self._LOWEST_S) / self._LOWEST_S) / self._RATIO)
         self._buckets[min(place, self._BUCKETS - 1)] += 1
 
+    def merge(self, other: "RoundTrips") -> None:
+        """Add all of `other`."""
+        self.count += other.count
+        self._sum_s += other._sum_s
+        self.shortest_s = min(self.shortest_s, other.shortest_s)
+        self.longest_s = max(self.longest_s, other.longest_s)
+        for place, count in enumerate(other._buckets):
+            self._buckets[place] += count
+
     @property
     def mean_s(self) -> float:
         return self._sum_s / self.count if self.count else 0.0
@@ -90,6 +99,13 @@ class Totals:
         self.octets += 2 * size
         self.mismatches += mismatch
         self.times.add(seconds)
+
+    def merge(self, other: "Totals") -> None:
+        """Add all of `other` but its seconds, which may have been the same ones."""
+        self.rounds += other.rounds
+        self.octets += other.octets
+        self.mismatches += other.mismatches
+        self.times.merge(other.times)
 
     def as_dict(self, times: str) -> dict[str, Any]:
         """For JSON; `times`: the key of the durations."""

@@ -165,7 +165,8 @@ class Connection:
         if self.state in (State.CLOSED, State.ERROR):
             return
         failure = error_from_os(error, f"{self.name}: connection lost")
-        if self.state is State.REQUESTING and failure.status is Status.CONNECTION_RESET:
+        unanswered = self._initiator is not None and self.state in (State.IDLE, State.REQUESTING)
+        if unanswered and failure.status is Status.CONNECTION_RESET:
             failure = Refused(f"{failure.text}; nobody takes connections there [CONNECTION_REFUSED, R-PAUSE-1]")
         elif self.state is State.CLOSING and failure.status is Status.CONNECTION_RESET:
             failure = Aborted(

@@ -21,6 +21,11 @@ class LogicalAddressMapping:
     Release it after every request that uses it has completed (R-LAM-10).
     """
 
+    pages: Sequence[int]
+    fbo: int
+    length: int
+    address: int
+
     def __init__(self, context: AdapterContext, memory: ByteRange, address: int) -> None:
         self.fbo = address % PAGE_SIZE
         self.length = memory.length
@@ -28,7 +33,7 @@ class LogicalAddressMapping:
         self._context = context
         self._memory = memory
         with context.runtime.lock:
-            self.pages: Sequence[int] = tuple(context.datapath.logical.map(memory, self.fbo))
+            self.pages = tuple(context.datapath.logical.map(memory, self.fbo))
         self._released = False
 
     def sges(self, offset: int, length: int, token: LocalToken) -> list[Sge]:

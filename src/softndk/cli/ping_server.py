@@ -1,0 +1,293 @@
+"""The server's side of `softndk ping`: a thread for each client, which reads, compares, writes and takes the token away.
+
+A client is untrusted: what it asks for is checked, refused with a reason, and bounded by the constants below.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+from softndk import (
+    Adapter,
+    Connector,
+    Listener,
+    NdkError,
+    OpFlag,
+    OperationType,
+    RemoteToken,
+    Sge,
+)
+from softndk.cli.interrupt import POLL_S, Interrupt
+from softndk.cli.ping_endpoint import LEAVE_S, Endpoint, Interrupted, PeerLeft, PingFailed, until_done
+from softndk.cli.ping_protocol import BadMessage, Hello, Kind, Message, Pattern, Reason, Welcome
+from softndk.cli.ping_report import Totals
+
+__all__ = ["End", "PingServer", "ServerOptions", "Session"]
+
+MAX_CLIENTS: Final = 16
+"""Clients at once; times twice the largest size this is what they can make the server hold."""
+IDLE_S: Final = 600.0
+"""How long a client may pause between two rounds."""
+KEPT_SESSIONS: Final = 100
+"""Of how many ended sessions the report tells."""
+
+_WRITE: Final = (OpFlag.SILENT_SUCCESS | OpFlag.DEFER).value
+_U64: Final = 1 << 64
+
+
+class End(Enum):
+    """How a session ended."""
+
+    DONE = "done"
+    LEFT = "left"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """max_size: the largest size that a client may ask for. timeout_s: for each step of a round. once: one client only."""
+
+    max_size: int
+    timeout_s: float
+    once: bool
+
+
+class Session:
+    """One client. `run` is its thread's body; the other attributes are for reading once it has ended.
+
+    tell: called with a line for the person at the server.
+    """
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        connector: Connector,
+        hello: Hello,
+        options: ServerOptions,
+        stop: Interrupt,
+        tell: Callable[[str], object],
+    ) -> None:
+        host, port = connector.peer_address
+        self.peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.size = hello.size
+        self.totals = Totals()
+        self.end = End.FAILED
+        self.error: PingFailed | None = None
+        self._adapter = adapter
+        self._connector = connector
+        self._hello = hello
+        self._options = options
+        self._stop = stop
+        self._tell = tell
+
+    def run(self) -> None:
+        """Accept, serve rounds until the client leaves, end the connection, close everything."""
+        begin = time.monotonic()
+        try:
+            with Endpoint(self._adapter, self.size, self._stop) as endpoint:
+                try:
+                    self._serve(endpoint)
+                finally:
+                    endpoint.hang_up()
+        except Interrupted:
+            self.end = End.STOPPED
+        except PingFailed as failure:
+            self.error = failure
+        except NdkError as error:
+            self.error = PingFailed(str(error))
+            self.error.__cause__ = error
+        finally:
+            self.totals.seconds = time.monotonic() - begin
+            self._connector.close()
+
+    def _serve(self, endpoint: Endpoint) -> None:
+        accepting = self._connector.accept(
+            endpoint.qp, private_data=Welcome(self.size).emit(), on_disconnect=endpoint.peer_has_gone
+        )
+        # the adapter's own limit comes first and says more
+        until_done(accepting, self._stop, 60.0, "accept")
+        endpoint.connector = self._connector
+        pattern = Pattern(self.size, self._hello.seed)
+        try:
+            self._rounds(endpoint, pattern)
+        except PeerLeft as left:
+            if left.message.kind is not Kind.BYE:
+                raise
+            self._client_left(left.message)
+        except Interrupted:
+            endpoint.send(Message(Kind.LEAVE, self.totals.rounds, Reason.INTERRUPTED, text="the server was stopped"))
+            raise
+        except NdkError as error:
+            raise endpoint.lost(error) from error  # a request could not be posted
+
+    def _rounds(self, endpoint: Endpoint, pattern: Pattern) -> None:
+        while True:
+            if self._stop.requested:
+                raise Interrupted
+            message, _ = endpoint.next_message(IDLE_S, "waiting for the client's next round")
+            if message.kind is Kind.BYE:
+                self._client_left(message)
+                return
+            try:
+                self._check_advert(message)
+            except BadMessage as error:
+                endpoint.send(Message(Kind.LEAVE, self.totals.rounds, Reason.FAILED, text=str(error)))
+                raise PingFailed(f"the client does not keep to the protocol: {error}") from None
+            self._round(endpoint, pattern, message)
+
+    def _round(self, endpoint: Endpoint, pattern: Pattern, advert: Message) -> None:
+        begin = time.perf_counter()
+        number, size, token = advert.round, self.size, RemoteToken(advert.token)
+        endpoint.qp.read(endpoint.mr[0:size], advert.address, token)
+        result = endpoint.next_result(self._options.timeout_s, f"round {number}: RDMA Read")
+        assert result.type is OperationType.READ
+        wrong = pattern.first_wrong(number, endpoint.buffer)
+        turn = pattern.turn(number)
+        parts: list[Sge] = [endpoint.mr[turn:size], endpoint.mr[0:turn]] if turn else [endpoint.mr[0:size]]
+        endpoint.qp.write(parts, advert.address + size, token, flags=_WRITE)
+        reason = Reason.OK if wrong is None else Reason.MISMATCH
+        endpoint.send(Message(Kind.ANSWER, number, reason, detail=wrong or 0), take=token)
+        self.totals.add(size, time.perf_counter() - begin, mismatch=wrong is not None)
+        if wrong is not None:
+            self._tell(f"{self.peer}: round {number}: the client's data are wrong, first at octet {wrong}")
+
+    def _check_advert(self, advert: Message) -> None:
+        """Raises: BadMessage."""
+        expected = self.totals.rounds + 1
+        if advert.kind is not Kind.ADVERT:
+            raise BadMessage(f"{advert.kind.name} is not for a client to send")
+        if advert.round != expected:
+            raise BadMessage(f"round {advert.round}, expected {expected}")
+        if advert.length != self.size:
+            raise BadMessage(f"round {advert.round} lends {advert.length} octets, agreed are {self.size}")
+        if advert.address + 2 * self.size > _U64:
+            raise BadMessage(f"round {advert.round} lends memory beyond the last address")
+
+    def _client_left(self, goodbye: Message) -> None:
+        self.end = End.DONE if goodbye.reason is Reason.OK else End.LEFT
+        self.totals.mismatches = max(self.totals.mismatches, min(goodbye.detail, self.totals.rounds))
+
+    def summary(self) -> str:
+        """One line about the ended session."""
+        how = {
+            End.DONE: "the client has finished",
+            End.LEFT: "the client has left before its end",
+            End.STOPPED: "stopped by this side",
+            End.FAILED: str(self.error),
+        }[self.end]
+        totals = self.totals
+        found = f"{totals.mismatches} with a mismatch" if totals.mismatches else "no mismatch"
+        return f"{self.peer}: {how}; {totals.rounds} rounds of {self.size} octets, {found}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "peer": self.peer,
+            "size": self.size,
+            "end": self.end.value,
+            "error": None if self.error is None else str(self.error),
+            "rounds": self.totals.rounds,
+            "mismatches": self.totals.mismatches,
+            "seconds": round(self.totals.seconds, 6),
+        }
+
+
+class PingServer:
+    """Takes clients until interrupted, or one with `once`. `totals`: all ended sessions together.
+
+    tell: called with lines for the person at the server, in the thread that runs `run`.
+    """
+
+    def __init__(
+        self, adapter: Adapter, options: ServerOptions, stop: Interrupt, tell: Callable[[str, Session | None], object]
+    ) -> None:
+        self.totals = Totals()
+        self.clients = 0
+        self.refused = 0
+        self.failed = 0
+        self.sessions: deque[Session] = deque(maxlen=KEPT_SESSIONS)
+        self._adapter = adapter
+        self._options = options
+        self._stop = stop
+        self._tell = tell
+        self._lines: deque[str] = deque()
+        self._running: dict[Session, threading.Thread] = {}
+        self._active_since = 0.0
+
+    def run(self, listener: Listener) -> None:
+        """Serve; returns when `once` is fulfilled or the user has interrupted and the clients have been told."""
+        try:
+            while not self._stop.requested and not (self._options.once and self.clients and not self._running):
+                try:
+                    connector = listener.next_request().result(POLL_S)
+                except TimeoutError:
+                    connector = None
+                if connector is not None:
+                    self._answer(connector)
+                self._collect()
+        finally:
+            listener.close()
+            deadline = time.monotonic() + 2 * LEAVE_S
+            for thread in self._running.values():
+                thread.join(max(0.0, deadline - time.monotonic()))
+            self._collect()
+
+    def _answer(self, connector: Connector) -> None:
+        """Check a request, then refuse it with a text or start its session."""
+        try:
+            hello = Hello.parse(connector.connection_data.private_data)
+            self._check(hello)
+        except BadMessage as error:
+            self._refuse(connector, str(error))
+            return
+        session = Session(
+            self._adapter, connector, hello, self._options, self._stop, lambda line: self._lines.append(line)
+        )
+        thread = threading.Thread(target=session.run, name=f"ping {session.peer}", daemon=True)
+        if not self._running:
+            self._active_since = time.monotonic()
+        self._running[session] = thread
+        self.clients += 1
+        rounds = f"{hello.count} rounds" if hello.count else "rounds without end"
+        self._tell(f"{session.peer}: connected, {rounds} of {hello.size} octets", None)
+        thread.start()
+
+    def _check(self, hello: Hello) -> None:
+        if hello.size > self._options.max_size:
+            raise BadMessage(
+                f"size {hello.size} is over this server's limit of {self._options.max_size} (its --max-size)"
+            )
+        if self._options.once and self.clients:
+            raise BadMessage("this server serves one client only, and has it")
+        if len(self._running) >= MAX_CLIENTS:
+            raise BadMessage(f"busy: {MAX_CLIENTS} clients are being served")
+
+    def _refuse(self, connector: Connector, reason: str) -> None:
+        self.refused += 1
+        try:
+            host, port = connector.peer_address
+            self._tell(f"{host} port {port}: refused: {reason}", None)
+            connector.reject(reason.encode())
+        except NdkError:
+            return  # it has gone meanwhile
+        finally:
+            connector.close()
+
+    def _collect(self) -> None:
+        """Tell what the sessions' threads have said, and take in the sessions that have ended."""
+        ended = [session for session, thread in self._running.items() if not thread.is_alive()]
+        while self._lines:
+            self._tell(self._lines.popleft(), None)
+        for session in ended:
+            del self._running[session]
+            self.sessions.append(session)
+            self.failed += session.end is End.FAILED
+            self.totals.merge(session.totals)
+            self._tell(session.summary(), session)
+        if ended and not self._running:
+            self.totals.seconds += time.monotonic() - self._active_since

@@ -54,7 +54,15 @@ from softndk.ndk.object import NdkObject
 from softndk.ndk.pd import Pd
 from softndk.ndk.qp import Qp
 from softndk.ndk.srq import Srq
-from softndk.results import AdapterInfo, AdapterStatistics, ConnectionData, Disconnect, Result
+from softndk.results import (
+    AdapterInfo,
+    AdapterStatistics,
+    ConnectionData,
+    ConnectionEntry,
+    Disconnect,
+    EndpointEntry,
+    Result,
+)
 from softndk.status import Status
 
 __version__ = "0.1.0"
@@ -73,12 +81,14 @@ __all__ = [
     "AddressUnavailable",
     "BufferOverflow",
     "ConnectionData",
+    "ConnectionEntry",
     "ConnectionInvalid",
     "Connector",
     "Cq",
     "CqNotify",
     "DataOverrun",
     "Disconnect",
+    "EndpointEntry",
     "Fault",
     "InsufficientResources",
     "InternalError",

@@ -5,10 +5,18 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from softndk.errors import NdkError, error_for
-from softndk.flags import AdapterFlag, NdkVersion, OperationType, RdmaTechnology, RemoteToken
+from softndk.flags import AdapterFlag, Address, NdkVersion, OperationType, RdmaTechnology, RemoteToken
 from softndk.status import Status
 
-__all__ = ["AdapterInfo", "AdapterStatistics", "ConnectionData", "Disconnect", "Result"]
+__all__ = [
+    "AdapterInfo",
+    "AdapterStatistics",
+    "ConnectionData",
+    "ConnectionEntry",
+    "Disconnect",
+    "EndpointEntry",
+    "Result",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +81,27 @@ class ConnectionData:
     private_data: bytes
     inbound_read_limit: int
     outbound_read_limit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionEntry:
+    """One connection, as OID_NDK_CONNECTIONS tells it, with its state and the names of its objects."""
+
+    local: Address
+    remote: Address
+    owner_pid: int
+    state: str
+    connector: str
+    qp: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointEntry:
+    """One local endpoint, as OID_NDK_LOCAL_ENDPOINTS tells it: a listener, else a shared endpoint."""
+
+    local: Address
+    listener: bool
+    owner_pid: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

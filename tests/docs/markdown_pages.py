@@ -6,6 +6,7 @@ Knows the few marks that this project puts behind a fence's language, and nothin
     python file=F#part   the same, and equals the part of that name in the file F
     python test          a test module, given to pytest
     console              each line that begins with "$ " is run in a shell, the lines below it are its output
+    console cut          the same, of which the page shows some lines
     text output          what the python block before it has printed
     text message=name    a message that tests/docs/failures.py can provoke
     no-run: reason       (behind python or console) is not run, and why

@@ -10,7 +10,6 @@ from tests.docs.markdown_pages import ROOT, anchors, blocks, links, pages, secti
 from tests.docs.page_runner import PageRunner, assert_shown
 
 PAGES = pages()
-RUNNING = [page for page in PAGES if page.name != "README.md" or page.parent != ROOT]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
@@ -18,7 +17,7 @@ def name_of(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("page", RUNNING, ids=name_of)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_block_runs_and_prints_what_the_page_shows(page: Path, tmp_path: Path) -> None:
     runner = PageRunner(tmp_path)
     with warnings.catch_warnings():

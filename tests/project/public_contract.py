@@ -334,6 +334,7 @@ INTERNAL = {
     "ENDPOINTS",
     "VERSIONS",
     "AdapterContext",
+    "DYNAMIC_PORTS",
     "Counters",
     "EndpointTable",
     "adapter_info",

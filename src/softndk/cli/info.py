@@ -50,7 +50,7 @@ ADAPTER_ROWS: Final = {
     "large_request_threshold": _Row("octets", "from here on a request counts as large"),
     "max_caller_data": _Row("octets", "private data of connect"),
     "max_callee_data": _Row("octets", "private data of accept and reject"),
-    "adapter_flags": _Row("", "capabilities"),
+    "adapter_flags": _Row("", "capabilities, by name"),
     "rdma_technology": _Row("", "what is on the wire"),
 }
 CONFIG_ROWS: Final = {
@@ -98,12 +98,13 @@ def info(address: str, version: str, as_json: bool) -> None:
 def _table(title: str, values: AdapterInfo | IwarpConfig, rows: dict[str, _Row]) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("name", no_wrap=True)
-    table.add_column("value", justify="right", overflow="fold")
+    table.add_column("value", justify="right", no_wrap=True)
     table.add_column("unit", no_wrap=True)
     table.add_column("meaning")
     for item in fields(values):
-        row = rows.get(item.name, _Row("", ""))
-        table.add_row(item.name, _shown(item.name, getattr(values, item.name)), row.unit, row.meaning)
+        row, value = rows[item.name], getattr(values, item.name)
+        meaning = "\n".join(str(flag.name) for flag in value) if isinstance(value, IntFlag) else row.meaning
+        table.add_row(item.name, _shown(item.name, value), row.unit, meaning)
     return table
 
 
@@ -111,7 +112,7 @@ def _shown(name: str, value: Any) -> str:
     if isinstance(value, NdkVersion):
         return f"{value.major}.{value.minor}"
     if isinstance(value, IntFlag):
-        return "\n".join(str(flag.name) for flag in value)
+        return f"{value:#x}"
     if isinstance(value, IntEnum):
         return value.name
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""The group of subcommands: finds them, loads the one that is called, and turns failures into a message and an exit status.
+"""The group of subcommands: loads the one that is called, and turns failures into a message and an exit status.
 
 Exit status: 0 success, 1 failure, 2 wrong usage, 128 + n after signal n (130: Ctrl-C). What a subcommand does is not
 known here.
@@ -28,6 +28,7 @@ _ENTRIES: Final = {
     "demo": _Entry("softndk.cli.demo", "Show what send_and_invalidate protects from."),
     "info": _Entry("softndk.cli.info", "Show an adapter's limits and settings."),
     "ping": _Entry("softndk.cli.ping", "Test a path: send, read, write, invalidate; every octet compared."),
+    "status": _Entry("softndk.cli.status", "Show connections and counters of running processes."),
     "trace": _Entry("softndk.cli.trace", "Print the iWARP frames of a capture file."),
 }
 
@@ -37,6 +38,7 @@ Examples:
   softndk info --json                     limits and settings for programs
   softndk ping --server --port 4711       wait for clients
   softndk ping 127.0.0.1:4711 --size 1M   ten rounds with a server
+  softndk status                          what running processes do
   softndk trace ping.pcapng               what went over the wire
 """
 

@@ -18,6 +18,7 @@ from softndk.cli.options import Octets, Seconds, local_address_for, parse_target
 from softndk.cli.ping_client import ClientOptions, PingClient
 from softndk.cli.ping_endpoint import Endpoint, Interrupted, PingFailed
 from softndk.cli.ping_protocol import MAX_SIZE
+from softndk.cli.ping_report import plural
 from softndk.cli.ping_server import PingServer, ServerOptions, Session
 
 __all__ = ["ping"]
@@ -150,8 +151,7 @@ def _serve(adapter: Adapter, address: Address, options: ServerOptions, stop: Int
         **server.totals.as_dict("service_us"),
         "sessions": [session.as_dict() for session in server.sessions],
     }
-    clients = "1 client" if server.clients == 1 else f"{server.clients} clients"
-    head = f"{clients}, {server.refused} refused, {server.failed} failed"
+    head = f"{plural(server.clients, 'client')}, {server.refused} refused, {server.failed} failed"
     out.result(found, [head, *server.totals.lines("service time")])
     failed = server.totals.mismatches or (options.once and server.failed)
     return 1 if failed else 0
@@ -163,7 +163,7 @@ def _ping(
     """The client's exit status."""
     error: PingFailed | None = None
     end = "done"
-    with Endpoint(adapter, 2 * options.size, stop) as endpoint:
+    with Endpoint(adapter, 2 * options.size, stop, "the server") as endpoint:
         client = PingClient(endpoint, options, stop, out.round)
         server = destinations[0]
         try:
@@ -187,7 +187,8 @@ def _ping(
     if error is not None:
         out.failure(error)
     if totals.rounds or error is None or out.as_json:
-        out.result(found, totals.lines("round trip"))
+        head = ["interrupted"] if end == "interrupted" else []
+        out.result(found, head + totals.lines("round trip"))
     return 1 if error is not None or totals.mismatches else 0
 
 
@@ -217,7 +218,7 @@ class _Output:
 
     def connected(self, adapter: Adapter, server: Address, options: ClientOptions) -> None:
         if self._talks:
-            rounds = f"{options.count} rounds" if options.count else "rounds until Ctrl-C"
+            rounds = plural(options.count, "round") if options.count else "rounds until Ctrl-C"
             click.echo(f"{_text(server)}: {rounds} of {options.size} octets each way, data path {adapter.datapath}")
 
     def progress(self, count: int) -> "_Bar":

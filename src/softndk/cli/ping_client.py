@@ -11,8 +11,8 @@ from softndk import (
     Address,
     InvalidState,
     NdkError,
-    OpFlag,
     OperationType,
+    OpFlag,
     Refused,
     Result,
     Unreachable,
@@ -127,7 +127,7 @@ class PingClient:
             if options.interval_s and totals.rounds != options.count:
                 message = self._endpoint.sleep(begin + options.interval_s - time.monotonic())
                 if message is not None:
-                    raise _unexpected(message, totals.rounds)
+                    raise self._unexpected(message, totals.rounds)
 
     def _round(self, number: int) -> tuple[float, str]:
         """One round: its seconds, and what was wrong or ""."""
@@ -149,7 +149,7 @@ class PingClient:
     def _check_answer(self, number: int, answer: Message, result: Result) -> None:
         """It is this round's answer, and the window's token is dead. Raises: PingFailed."""
         if answer.kind is not Kind.ANSWER or answer.round != number:
-            raise _unexpected(answer, number)
+            raise self._unexpected(answer, number)
         taken = result.invalidated_token
         if result.type is not OperationType.RECEIVE_AND_INVALIDATE or taken != self._window.remote_token:
             raise PingFailed(f"round {number}: the server has answered without taking the token away")
@@ -159,18 +159,19 @@ class PingClient:
             return
         raise PingFailed(f"round {number}: the token was taken away, but the window is still valid")
 
+    def _unexpected(self, message: Message, number: int) -> PingFailed:
+        if message.kind is Kind.LEAVE:
+            return PeerLeft(self._endpoint.peer, message)
+        return PingFailed(
+            f"round {number}: the server sent {message.kind.name} for round {message.round}, not the answer"
+        )
+
     def _say_goodbye(self, reason: Reason) -> None:
         totals = self.totals
         try:
             self._endpoint.send(Message(Kind.BYE, totals.rounds, reason, detail=totals.mismatches))
         except NdkError:
             return  # the connection is gone, and that is told elsewhere
-
-
-def _unexpected(message: Message, number: int) -> PingFailed:
-    if message.kind is Kind.LEAVE:
-        return PeerLeft(message)
-    return PingFailed(f"round {number}: the server sent {message.kind.name} for round {message.round}, not the answer")
 
 
 def _not_connected(destination: Address, error: NdkError) -> PingFailed:

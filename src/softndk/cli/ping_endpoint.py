@@ -41,14 +41,17 @@ class PingFailed(Exception):
     def explain(self) -> str:
         """The text, with all that is known of the cause."""
         cause = self.__cause__
-        return f"{self}\n{cause.explain()}" if isinstance(cause, NdkError) else str(self)
+        if not isinstance(cause, NdkError):
+            return str(self)
+        lines = cause.explain().splitlines()
+        return "\n".join([str(self), *(lines[1:] if str(cause) in str(self) else lines)])
 
 
 class PeerLeft(PingFailed):
-    """The connection has ended after a goodbye, `message`."""
+    """`peer` has ended the test with a goodbye, `message`."""
 
-    def __init__(self, message: Message) -> None:
-        super().__init__(f"the peer has ended the test: {message.text or message.reason.name.lower()}")
+    def __init__(self, peer: str, message: Message) -> None:
+        super().__init__(f"{peer} has ended the test: {message.text or message.reason.name.lower()}")
         self.message = message
 
 
@@ -73,11 +76,12 @@ class Endpoint:
     """PD, queues, the buffer that the peer works on, and receives for messages. `with` closes it all.
 
     buffer: `size` octets; also seen through `view`. `mr`: registered for this side's own use; lending is the client's
-    business.
+    business. peer: for texts, "the server".
     """
 
-    def __init__(self, adapter: Adapter, size: int, stop: Interrupt) -> None:
+    def __init__(self, adapter: Adapter, size: int, stop: Interrupt, peer: str) -> None:
         self.stop = stop
+        self.peer = peer
         self.buffer = bytearray(size)
         self.view = memoryview(self.buffer)
         self.pd = adapter.create_pd()
@@ -177,7 +181,7 @@ class Endpoint:
         try:
             return Message.parse(data), result
         except BadMessage as error:
-            raise PingFailed(f"the peer does not keep to the protocol: {error}") from None
+            raise PingFailed(f"{self.peer} does not keep to the protocol: {error}") from None
 
     def _post_receive(self, slot: int) -> None:
         self.qp.receive(self._slots[slot], context=slot)
@@ -197,18 +201,18 @@ class Endpoint:
                 return  # it has ended already, or the peer does not answer; closing will do
 
     def lost(self, error: NdkError) -> PingFailed:
-        """Why a request has failed, in the words of the peer's goodbye or of the connection's end where there is one."""
+        """Why a request has failed: the peer's goodbye, or the end of the connection, where there is one."""
         goodbye = self._goodbye()
         if goodbye is not None:
-            return PeerLeft(goodbye)
+            return PeerLeft(self.peer, goodbye)
         if self.connector is not None and self.connector.disconnected.done():
             how = self.connector.disconnected.result(0)
             if how.error is None:
-                return PingFailed("the peer has closed the connection without a word: it was stopped or killed")
+                return PingFailed(f"{self.peer} has closed the connection without a word: it was stopped or killed")
             error = how.error
         elif isinstance(error.__cause__, NdkError):
             error = error.__cause__
-        failure = PingFailed(f"the connection is lost: {error}")
+        failure = PingFailed(f"the connection to {self.peer} is lost: {error}")
         failure.__cause__ = error
         return failure
 

@@ -174,7 +174,7 @@ class Pattern:
         return 1 + number % (self.size - 1) if self.size > 1 else 0
 
     def first_wrong(self, number: int, buffer: bytearray, start: int = 0) -> int | None:
-        """Compare all octets of `buffer` from `start` with round `number`'s data; the first wrong one's place, or None."""
+        """Compare `buffer` from `start` on with round `number`'s data; the place of the first wrong octet, or None."""
         return _first_difference(self.data(number), buffer, start)
 
     def first_wrong_turned(self, number: int, buffer: bytearray, start: int) -> int | None:

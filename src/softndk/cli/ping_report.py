@@ -6,7 +6,7 @@ from array import array
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-__all__ = ["RoundTrips", "Totals", "peak_rss_octets"]
+__all__ = ["RoundTrips", "Totals", "peak_rss_octets", "plural"]
 
 
 class RoundTrips:
@@ -124,7 +124,7 @@ class Totals:
         """For a person; `times`: what the durations are."""
         verdict = f"{self.mismatches} with a mismatch" if self.mismatches else "no mismatch"
         lines = [
-            f"{_plural(self.rounds, 'round')}, {verdict}; {self.octets} octets compared in {self.seconds:.3f} s",
+            f"{plural(self.rounds, 'round')}, {verdict}; {self.octets} octets compared in {self.seconds:.3f} s",
             f"{self.rounds_per_second:.1f} rounds/s, {self.octets_per_second / 1e6:.2f} MB/s",
         ]
         found = self.times.as_dict()
@@ -146,5 +146,6 @@ def peak_rss_octets() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _plural(count: int, what: str) -> str:
+def plural(count: int, what: str) -> str:
+    """A number with its noun: "1 round", "2 rounds"."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"

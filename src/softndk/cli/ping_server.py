@@ -1,4 +1,4 @@
-"""The server's side of `softndk ping`: a thread for each client, which reads, compares, writes and takes the token away.
+"""The server's side of `softndk ping`: for each client a thread that reads, compares, writes and takes the token away.
 
 A client is untrusted: what it asks for is checked, refused with a reason, and bounded by the constants below.
 """
@@ -16,15 +16,15 @@ from softndk import (
     Connector,
     Listener,
     NdkError,
-    OpFlag,
     OperationType,
+    OpFlag,
     RemoteToken,
     Sge,
 )
 from softndk.cli.interrupt import POLL_S, Interrupt
 from softndk.cli.ping_endpoint import LEAVE_S, Endpoint, Interrupted, PeerLeft, PingFailed, until_done
 from softndk.cli.ping_protocol import BadMessage, Hello, Kind, Message, Pattern, Reason, Welcome
-from softndk.cli.ping_report import Totals
+from softndk.cli.ping_report import Totals, plural
 
 __all__ = ["End", "PingServer", "ServerOptions", "Session"]
 
@@ -50,11 +50,39 @@ class End(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
-    """max_size: the largest size that a client may ask for. timeout_s: for each step of a round. once: one client only."""
+    """max_size: what a client may ask for at most. timeout_s: for each step of a round. once: one client only."""
 
     max_size: int
     timeout_s: float
     once: bool
+
+
+class _BusyClock:
+    """How long there was a session at all: overlapping ones count once. For any thread."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._lock = threading.Lock()
+        self._sessions = 0
+        self._since = 0.0
+
+    def enter(self) -> float:
+        """A session begins; the time."""
+        now = time.monotonic()
+        with self._lock:
+            if not self._sessions:
+                self._since = now
+            self._sessions += 1
+        return now
+
+    def leave(self) -> float:
+        """A session ends; the time."""
+        now = time.monotonic()
+        with self._lock:
+            self._sessions -= 1
+            if not self._sessions:
+                self.seconds += now - self._since
+        return now
 
 
 class Session:
@@ -71,6 +99,7 @@ class Session:
         options: ServerOptions,
         stop: Interrupt,
         tell: Callable[[str], object],
+        clock: "_BusyClock",
     ) -> None:
         host, port = connector.peer_address
         self.peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -84,12 +113,13 @@ class Session:
         self._options = options
         self._stop = stop
         self._tell = tell
+        self._clock = clock
 
     def run(self) -> None:
         """Accept, serve rounds until the client leaves, end the connection, close everything."""
-        begin = time.monotonic()
+        begin = self._clock.enter()
         try:
-            with Endpoint(self._adapter, self.size, self._stop) as endpoint:
+            with Endpoint(self._adapter, self.size, self._stop, "the client") as endpoint:
                 try:
                     self._serve(endpoint)
                 finally:
@@ -102,7 +132,7 @@ class Session:
             self.error = PingFailed(str(error))
             self.error.__cause__ = error
         finally:
-            self.totals.seconds = time.monotonic() - begin
+            self.totals.seconds = self._clock.leave() - begin
             self._connector.close()
 
     def _serve(self, endpoint: Endpoint) -> None:
@@ -182,7 +212,7 @@ class Session:
         }[self.end]
         totals = self.totals
         found = f"{totals.mismatches} with a mismatch" if totals.mismatches else "no mismatch"
-        return f"{self.peer}: {how}; {totals.rounds} rounds of {self.size} octets, {found}"
+        return f"{self.peer}: {how}; {plural(totals.rounds, 'round')} of {self.size} octets, {found}"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -217,7 +247,7 @@ class PingServer:
         self._tell = tell
         self._lines: deque[str] = deque()
         self._running: dict[Session, threading.Thread] = {}
-        self._active_since = 0.0
+        self._clock = _BusyClock()
 
     def run(self, listener: Listener) -> None:
         """Serve; returns when `once` is fulfilled or the user has interrupted and the clients have been told."""
@@ -245,15 +275,11 @@ class PingServer:
         except BadMessage as error:
             self._refuse(connector, str(error))
             return
-        session = Session(
-            self._adapter, connector, hello, self._options, self._stop, lambda line: self._lines.append(line)
-        )
+        session = Session(self._adapter, connector, hello, self._options, self._stop, self._lines.append, self._clock)
         thread = threading.Thread(target=session.run, name=f"ping {session.peer}", daemon=True)
-        if not self._running:
-            self._active_since = time.monotonic()
         self._running[session] = thread
         self.clients += 1
-        rounds = f"{hello.count} rounds" if hello.count else "rounds without end"
+        rounds = plural(hello.count, "round") if hello.count else "rounds without end"
         self._tell(f"{session.peer}: connected, {rounds} of {hello.size} octets", None)
         thread.start()
 
@@ -289,5 +315,4 @@ class PingServer:
             self.failed += session.end is End.FAILED
             self.totals.merge(session.totals)
             self._tell(session.summary(), session)
-        if ended and not self._running:
-            self.totals.seconds += time.monotonic() - self._active_since
+        self.totals.seconds = self._clock.seconds

@@ -90,6 +90,10 @@ class WaitQueue(Generic[_T]):
         """As `call`, for one entry as it is."""
         return _Call(self, kind, 1, _first)
 
+    def is_open(self, call: Pending[Any]) -> bool:
+        """True if `call`, one of this line's, has no outcome. Unlike `done()` this takes nothing."""
+        return call._state is _State.OPEN
+
     def notify(self) -> None:
         """Entries have come, or some condition has changed: let the first in line that it concerns run."""
         if self._line:

@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Final
@@ -13,6 +14,7 @@ from softndk.datapath import open_datapath
 from softndk.drivers.dispatch import check_callback
 from softndk.drivers.pending import Pending, Promise
 from softndk.drivers.runtime import Runtime
+from softndk.drivers.status import StatusChannel, offer
 from softndk.drivers.tcp import TcpStream, socket_address
 from softndk.errors import (
     AdapterUnavailable,
@@ -31,10 +33,11 @@ from softndk.ndk.endpoint import SharedEndpoint
 from softndk.ndk.lam import LogicalAddressMapping
 from softndk.ndk.limits import check_limit
 from softndk.ndk.listener import Listener
+from softndk.ndk.management import connections, endpoints, snapshot
 from softndk.ndk.object import NdkObject
 from softndk.ndk.pd import Pd
 from softndk.ndk.qp import Qp
-from softndk.results import AdapterInfo, AdapterStatistics
+from softndk.results import AdapterInfo, AdapterStatistics, ConnectionEntry, EndpointEntry
 from softndk.status import Status
 from softndk.trace.capture import CaptureWriter
 
@@ -108,6 +111,8 @@ class Adapter(NdkObject):
         )
         super().__init__(context, [])
 
+        self._status: StatusChannel | None = None
+
     # ---- queries
 
     @property
@@ -139,6 +144,18 @@ class Adapter(NdkObject):
             self._check_usable("query_statistics")
             return AdapterStatistics(**asdict(self._context.counters))
 
+    def query_connections(self) -> tuple[ConnectionEntry, ...]:
+        """Connections that are being made or are up (OID_NDK_CONNECTIONS)."""
+        with self._lock:
+            self._check_usable("query_connections")
+            return connections(self.open_objects)
+
+    def query_local_endpoints(self) -> tuple[EndpointEntry, ...]:
+        """Listening listeners and shared endpoints (OID_NDK_LOCAL_ENDPOINTS)."""
+        with self._lock:
+            self._check_usable("query_local_endpoints")
+            return endpoints(self.open_objects)
+
     # ---- NDKPI's creations
 
     def create_cq(self, depth: int, on_notify: Callable[[Cq, Status], object] | None = None) -> Cq:
@@ -164,6 +181,7 @@ class Adapter(NdkObject):
         """A connector for the active side (NdkCreateConnector)."""
         with self._lock:
             self._check_usable("create_connector")
+            self._offer_status()
             return Connector(self._context, self)
 
     def create_listener(self, on_connect: Callable[[Connector], object] | None = None) -> Listener:
@@ -175,6 +193,7 @@ class Adapter(NdkObject):
             check_callback(on_connect)
         with self._lock:
             self._check_usable("create_listener")
+            self._offer_status()
             return Listener(self._context, self, on_connect)
 
     def create_shared_endpoint(self, address: Address) -> SharedEndpoint:
@@ -246,6 +265,7 @@ class Adapter(NdkObject):
             check_callback(on_disconnect)
         with self._lock:
             self._check_usable("connect")
+            self._offer_status()
             connector = Connector(self._context, self)
             promise: Promise[Connector] = Promise(
                 self._runtime,
@@ -294,12 +314,20 @@ class Adapter(NdkObject):
                     else:
                         channel.fail(OSError(errno.ECONNRESET, "killed by softndk.testing.kill"))
 
+    def _offer_status(self) -> None:
+        """From the first connector or listener on another process of the user may ask (softndk status)."""
+        if self._status is None:
+            reference = weakref.ref(self)
+            self._status = offer(self._runtime.engine, lambda: _tell(reference))
+
     def _state_text(self) -> str:
         return f"{', '.join(self._context.addresses)} {self.datapath} objects {len(self._successors)}"
 
     def _finish_close(self) -> None:
         context = self._context
         runtime = self._runtime
+        if self._status is not None:
+            self._status.close()
         runtime.engine.linger(context.config.terminate_drain_s + 0.5)
         runtime.dispatcher.stop()
         context.closed = True
@@ -311,6 +339,11 @@ class Adapter(NdkObject):
         warnings.warn(f"{self!r} was never closed; use `with` or close()", ResourceWarning, source=self, stacklevel=2)
         if self._context.capture is not None:
             self._context.capture.close()
+
+
+def _tell(reference: "weakref.ref[Adapter]") -> dict[str, Any]:
+    adapter = reference()
+    return {} if adapter is None else snapshot(adapter, adapter.open_objects)
 
 
 def _give_up(connector: Connector) -> bool:

@@ -14,7 +14,6 @@ from softndk.errors import InvalidHandle, InvalidState, NdkError, error_for, err
 from softndk.flags import Address, ObjectType
 from softndk.iwarp import events
 from softndk.iwarp.connection import Connection
-from softndk.iwarp.qp_state import State
 from softndk.ndk.connector import Connector, check_address, make_stream
 from softndk.ndk.context import AdapterContext
 from softndk.ndk.endpoints import ENDPOINTS
@@ -42,7 +41,9 @@ class Listener(NdkObject):
         self._held: list[Address] = []
         self._paused = False
         self._handshakes: set[_Handshake] = set()
-        self._requests: deque[Connector] = deque()
+        self._requests: deque[Connector] = deque()  # not claimed by next_request
+        self._untold: set[Connector] = set()  # on their way to on_connect
+        self._unanswered: set[Connector] = set()  # the above and those claimed, some of them answered meanwhile
         self._alarm: Alarm | None = None
         self._line: WaitQueue[Connector] = WaitQueue(self._runtime, _Source(self), f"{self._label} next_request")
         self._next: Pending[Connector] | None = None
@@ -93,7 +94,7 @@ class Listener(NdkObject):
             self._check_usable("next_request")
             if self._on_connect is not None:
                 raise InvalidState(f"{self._label} next_request: requests go to on_connect [INVALID_DEVICE_STATE]")
-            if self._next is None or self._next.done():
+            if self._next is None or not self._line.is_open(self._next):
                 self._next = self._line.call_one(0)
             return self._next
 
@@ -190,13 +191,14 @@ class Listener(NdkObject):
 
     def _requested(self, core: Connection, stream: TcpStream, request: events.RequestReceived) -> Connector | None:
         """A complete request: make its connector and hand it out. None: refused."""
-        limit = self._context.config.max_pending_requests
-        if self._paused or self._closing or len(self._requests) >= limit:
+        if self._paused or self._closing or self._is_full():
             core.reject(b"", self._runtime.now())
             return None
         connector = Connector(self._context, self._adapter, self)
         connector._take_over(core, stream, request)
+        self._unanswered.add(connector)
         if self._on_connect is not None:
+            self._untold.add(connector)
             self._call_back(self._tell, connector)
         else:
             self._requests.append(connector)
@@ -205,15 +207,29 @@ class Listener(NdkObject):
             self._line.notify()
         return connector
 
+    def _is_full(self) -> bool:
+        """Whether max_pending_requests wait for the program. Peers that have gone meanwhile make room."""
+        limit = self._context.config.max_pending_requests
+        if len(self._unanswered) < limit:
+            return False
+        for connector in [item for item in self._requests if not item._unanswered]:
+            self._requests.remove(connector)
+            connector._close()
+        self._unanswered = {item for item in self._unanswered if item._unanswered} | self._untold
+        return len(self._unanswered) >= limit
+
     def _tell(self, connector: Connector) -> None:
         """On the callback thread: the program's callback; if it raises, an unanswered request is rejected."""
         assert self._on_connect is not None
+        with self._lock:
+            self._untold.discard(connector)
         try:
             self._on_connect(connector)
         except BaseException as error:
             report_unraisable(error, self._on_connect, "Exception ignored in softndk connect callback")
-            if connector._unanswered:
-                connector.close()
+            with self._lock:
+                if connector._unanswered:
+                    connector._close()
 
     def _dependents(self) -> tuple[NdkObject, ...]:
         return ()  # a listener stops; its connectors live on
@@ -242,9 +258,11 @@ class Listener(NdkObject):
         if not self._closing:
             fn(*args)
             return
-        for item in args:  # a request that came before the close and was not told to anybody
-            if isinstance(item, Connector):
-                item.close()
+        with self._lock:
+            for item in args:  # a request that came before the close and was not told to anybody
+                if isinstance(item, Connector):
+                    self._untold.discard(item)
+                    item._close()
 
     def _finish_close(self) -> None:
         self._release_endpoints()
@@ -253,7 +271,10 @@ class Listener(NdkObject):
 
 
 class _Handshake:
-    """A TCP connection whose MPA request is not complete; the listener counts them and drops them when it closes."""
+    """A TCP connection without a connector: its MPA request is not complete, or has been refused and the peer stays.
+
+    The listener counts them and drops them when it closes.
+    """
 
     def __init__(self, listener: Listener, sock: socket.socket, peer: Address) -> None:
         context = listener._context
@@ -279,12 +300,13 @@ class _Handshake:
         if self._connector is not None:
             self._connector._on_activity()
             return
-        if self._core.state in (State.IDLE, State.AWAITING):
-            return
-        self._forget()
+        if self._stream.closed:
+            self._forget()
         for event in self._core.take_events():
             if isinstance(event, events.RequestReceived):
                 self._connector = self._listener._requested(self._core, self._stream, event)
+                if self._connector is not None:
+                    self._forget()
             elif isinstance(event, events.StartupFailed):
                 self._listener._context.counters.connect_failure += 1
 

@@ -1,0 +1,77 @@
+"""`softndk status`: what the adapters of running processes do."""
+
+import json
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from softndk.drivers.status import ask, processes
+
+__all__ = ["status"]
+
+
+@click.command()
+@click.argument("pid", type=int, required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per adapter, one a line.")
+@click.option("--objects", is_flag=True, help="List every open object too.")
+def status(pid: int | None, as_json: bool, objects: bool) -> None:
+    """Show connections, endpoints and counters of running processes that use softndk: of PID, or of all you may see.
+
+    A process can be asked while one of its adapters listens or has a connection. Linux only.
+    """
+    found = processes()
+    if pid is not None:
+        if pid not in found:
+            raise click.ClickException(f"process {pid} has no adapter that listens or is connected, or is not yours")
+        found = {pid: found[pid]}
+    answers = [answer for names in found.values() for name in names if (answer := _ask(name)) is not None]
+    if as_json:
+        for answer in answers:
+            click.echo(json.dumps(answer))
+        return
+    console = Console(highlight=False)
+    if not answers:
+        console.print("no process with a listening or connected adapter")
+    for answer in answers:
+        _show(console, answer, objects)
+
+
+def _ask(name: str) -> dict[str, Any] | None:
+    try:
+        answer = ask(name)
+    except OSError:
+        return None  # it has ended meanwhile
+    assert isinstance(answer, dict)
+    return answer
+
+
+def _show(console: Console, answer: dict[str, Any], objects: bool) -> None:
+    major, minor = answer["version"]
+    console.print(
+        f"[bold]process {answer['pid']}, {escape(answer['adapter'])}[/bold] on {', '.join(answer['addresses'])},"
+        f" NDKPI {major}.{minor}, data path {answer['datapath']}"
+    )
+    table = Table("local", "remote", "state", "connector", "QP", title="connections", title_justify="left")
+    for entry in answer["connections"]:
+        local, remote = _address(entry["local"]), _address(entry["remote"])
+        table.add_row(local, remote, entry["state"], escape(entry["connector"]), escape(entry["qp"] or "-"))
+    console.print(table)
+    table = Table("local", "kind", title="endpoints", title_justify="left")
+    for entry in answer["endpoints"]:
+        table.add_row(_address(entry["local"]), "listener" if entry["listener"] else "shared endpoint")
+    console.print(table)
+    table = Table("counter", "value", title="statistics", title_justify="left")
+    for name, value in {**answer["statistics"], "refused_tokens": answer["refused_tokens"]}.items():
+        table.add_row(name.replace("_", " "), f"{value:,}")
+    console.print(table)
+    if objects:
+        for text in answer["objects"]:
+            console.print("  " + escape(text))
+
+
+def _address(address: list[Any]) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -16,7 +16,9 @@ WIDTH = 100
 def parts() -> dict[str, str]:
     """The command's help, then that of each subcommand."""
     assert isinstance(main, click.Group)
-    context = click.Context(main, info_name="softndk", terminal_width=WIDTH, max_content_width=WIDTH)
+    context = click.Context(
+        main, info_name="softndk", terminal_width=WIDTH, max_content_width=WIDTH, **main.context_settings
+    )
     text = [_block(main, context)]
     for name in main.list_commands(context):
         command = main.get_command(context, name)

@@ -122,12 +122,20 @@ class NdkError(Exception):
             if self.fault.rule:
                 lines.append(f"  rule: {self.fault.rule}")
             if self.fault.header:
-                lines.append(f"  offending header: {self.fault.header.hex(' ')}")
+                lines.append(f"  offending header: {_without_tokens(self.fault.header)}")
         cause = self.__cause__
         if cause is not None:
             text = cause.explain() if isinstance(cause, NdkError) else str(cause)
             lines.append("  caused by: " + text.replace("\n", "\n  "))
         return "\n".join(lines)
+
+
+def _without_tokens(header: bytes) -> str:
+    """The header in hexadecimal; of each token (octets 2 to 5, and two more in a Read Request) only the first half."""
+    octets = header.hex(" ").split(" ")
+    for token in (2, 18, 34):
+        octets[token + 2 : token + 4] = ["**"] * len(octets[token + 2 : token + 4])
+    return " ".join(octets)
 
 
 def _set_errno(error: OSError, number: int, text: str) -> None:

@@ -136,7 +136,11 @@ def mpa_request(private_data: bytes = b"") -> bytes:
 def raw_client(address: tuple[str, int], octets: bytes = b"") -> socket.socket:
     """A TCP connection to a listener, on which `octets` have been sent."""
     sock = socket.create_connection(address, PATIENCE_S)
-    sock.sendall(octets)
+    try:
+        sock.sendall(octets)
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 

@@ -85,7 +85,10 @@ def test_tshark_sees_the_whole_story_in_the_capture(story: tuple[dict[str, Any],
         stag = int(late.fields["iwarp_ddp.stag"], 16)
         echoed = operation.fields["iwarp_rdma.term_ddp_h"].replace(":", "")
         assert f"{stag:08x}" == echoed[4:12], "the Terminate echoes the late Write's token"
-        codes = [operation.fields[f"iwarp_rdma.{name}"] for name in ("term_layer", "term_etype_ddp", "term_errcode_ddp_tagged")]
+        codes = [
+            operation.fields[f"iwarp_rdma.{name}"]
+            for name in ("term_layer", "term_etype_ddp", "term_errcode_ddp_tagged")
+        ]
         assert [int(code, 0) for code in codes] == TERMINATE_INVALID_STAG
 
 

@@ -21,7 +21,7 @@ _VARIES: Final = tuple(
         (r"((?:127\.0\.0\.\d+|\[?::1\]?)(?::|', ))\d{4,5}\b", r"\1(port)"),
         (r"\b\d+\.\d{6}\b", "(seconds)"),
         (r"\b\d+\.\d+ ms\b", "(time)"),
-        (r"(?:\b[0-9a-f]{2} ){7,}[0-9a-f]{2}\b", "(octets)"),
+        (r"\b[0-9a-f]{2} (?:(?:[0-9a-f]{2}|\*\*) ){6,}[0-9a-f]{2}\b", "(octets)"),
         (r"\b\d+\.\d+s\b", "(duration)"),
     )
 )
@@ -44,7 +44,7 @@ def assert_shown(want: str, got: str, where: str) -> None:
 
 
 def assert_contains(want: str, got: str, where: str) -> None:
-    """The lines of `want` are in `got` in this order, whatever lies between them; a line ``...`` says that there is some."""
+    """The lines of `want` are in `got` in this order, whatever lies between them (``...`` tells the reader so)."""
     rest = iter(" ".join(line.split()) for line in masked(got).splitlines())
     for line in masked(want).splitlines():
         wanted = " ".join(line.split())

@@ -293,8 +293,9 @@ def test_the_errors_say_whose_token_it_was_and_which_rule_and_never_the_whole_to
             assert "qp1" in text
             assert "Send with Invalidate" in text
             assert "R-SENDINV-2" in text
-            assert f"{bad:08x}" not in text.lower() or not bad
-            assert str(bad) not in text or not bad
+            if bad:
+                assert f"{bad:08x}" not in text.replace(" ", "").lower()
+                assert str(bad) not in text
         assert f"0x{bad >> 16:04x}****" in texts[0]
 
 
@@ -352,7 +353,8 @@ def test_later_posts_succeed_and_are_cancelled(both: Pair) -> None:
     for end in both:
         ended(end)
         end.qp.send(b"late", flags=OpFlag.SILENT_SUCCESS, context="late")
-        late = next(r for r in iter(lambda end=end: take(end.cq, 1)[0], None) if r.request_context == "late")
+        while (late := take(end.cq, 1)[0]).request_context != "late":
+            pass
         assert late.status is Status.CANCELLED
     assert b.cq.get_results() == []
 
@@ -505,4 +507,4 @@ def test_a_region_registered_for_remote_access_is_still_no_target(both: Pair) ->
     b.qp.receive(b.mr[0:64])
     a.qp.send_and_invalidate(b"bad", mr.remote_token)
     assert triple(fault_of(b)) == CANNOT_INVALIDATE
-    assert mr[0:64]  # it is as registered as before
+    assert (mr.length, bytes(mr.view[:1])) == (64, b"\0")  # it is as registered as before

@@ -40,7 +40,7 @@ PEER_TO_PEER = frozenset({Rtr.WRITE, Rtr.READ})
 class Side:
     """One end: a core with its data path, PD, QP, two CQs and one registered region.
 
-    `memory` are the region's octets, numbered from `base`; `local_token` and `stag` are its tokens. `events` is all that
+    `memory` are the region's octets, numbered from `base`; `local_token` and `stag` are its tokens. `events` is what
     the core has told, `fired` what the CQs' arms have caused, as (ring name, status).
     """
 

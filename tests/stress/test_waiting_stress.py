@@ -283,6 +283,78 @@ def test_nothing_is_lost_doubled_or_slept_over(watched: bool, monkeypatch: pytes
     assert {way for way in ways if not ledger.by[way]} == set()
 
 
+def test_after_each_burst_silence_leaves_no_entry_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patient waiters, one burst amid cancelled, expiring and robbed ones, then silence: no later event can hide a
+    turn that was not passed on.
+    """
+    monkeypatch.setattr(softndk.drivers.waiting, "OVERDUE_S", 1e6)
+    rng = random.Random(SEED)
+    with running("bursts") as runtime:
+        ledger = Ledger(runtime)
+        source = ledger.source
+
+        def patient(rng: random.Random) -> None:
+            while True:
+                try:
+                    ledger.take("patient", source.line.call(1, rng.choice((1, 2))).result())
+                except InvalidHandle:
+                    return
+
+        def expiring(rng: random.Random) -> None:
+            try:
+                ledger.take("expiring", source.line.call(rng.choice(KINDS), 1).result(rng.random() * 2e-3))
+            except TimeoutError:
+                return
+
+        def robber(rng: random.Random) -> None:
+            threading.Event().wait(rng.random() * 1e-3)
+            with runtime.lock:
+                ledger.take("robber", source.take(rng.choice((1, 3))))
+
+        def cancelled(rng: random.Random) -> None:
+            call = source.line.call(rng.choice(KINDS), 1)
+            threading.Timer(rng.random() * 2e-3, call.cancel).start()
+            try:
+                ledger.take("cancelled", call.result())
+            except CancelledError:
+                return
+
+        def cancelled_task(rng: random.Random) -> None:
+            async def step() -> None:
+                ledger.take("cancelled task", await source.line.call(rng.choice(KINDS), 1))
+
+            async def main() -> None:
+                tasks = [asyncio.ensure_future(step()) for _ in range(3)]
+                await asyncio.sleep(rng.random() * 2e-3)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+
+            asyncio.run(main())
+
+        consumers = [ledger.guarded(patient, number) for number in range(3)]
+        end = time.monotonic() + SECONDS
+        rounds = 0
+        while time.monotonic() < end and not ledger.over.is_set():
+            rounds += 1
+            disturbing = [
+                ledger.guarded(fn, 1000 * rounds + number)
+                for number, fn in enumerate(rng.choices((expiring, robber, cancelled, cancelled_task), k=3))
+            ]
+            threading.Event().wait(rng.random() * 1e-3)
+            ledger.produce(rng.choice((1, 1, 2, 7)))
+            for thread in disturbing:
+                thread.join(PATIENCE_S)
+            until(lambda: not source.entries)
+            until(lambda: source.waiting() == len(consumers))
+        source.fail(InvalidHandle("closed"))
+        for thread in consumers:
+            thread.join(PATIENCE_S)
+        assert ledger.errors == []
+    print(f"{rounds} rounds: {dict(ledger.by)}")
+    assert ledger.got == Counter(range(ledger.produced))
+
+
 def runtime_entries(ledger: Ledger) -> int:
     """What is left; odd entries that only an "even" waiter stands for are taken by hand at the end."""
     with ledger.runtime.lock:

@@ -14,10 +14,10 @@ import softndk
 from softndk import Adapter, Address, IwarpConfig, NdkError
 from softndk.cli.failure import ask_for_detail, message
 from softndk.cli.interrupt import Interrupt
-from softndk.cli.options import Octets, Seconds, local_address_for, parse_target, resolve
+from softndk.cli.options import Octets, Seconds, address_text, local_address_for, parse_target, resolve
 from softndk.cli.ping_client import ClientOptions, PingClient
 from softndk.cli.ping_endpoint import Endpoint, Interrupted, PingFailed
-from softndk.cli.ping_protocol import MAX_SIZE
+from softndk.cli.ping_protocol import MAX_COUNT, MAX_SIZE
 from softndk.cli.ping_report import plural
 from softndk.cli.ping_server import PingServer, ServerOptions, Session
 
@@ -45,7 +45,9 @@ Examples:
 @click.option(
     "--port", type=click.IntRange(0, 65535), help="Port, where HOST has none. Server: a free one unless given."
 )
-@click.option("--count", type=click.IntRange(min=0), default=10, show_default=True, help="Rounds; 0: until Ctrl-C.")
+@click.option(
+    "--count", type=click.IntRange(0, MAX_COUNT), default=10, show_default=True, help="Rounds; 0: until Ctrl-C."
+)
 @click.option("--size", type=Octets(1, MAX_SIZE), default="64", show_default=True, help="Octets each way: 64, 64k, 1M.")
 @click.option(
     "--interval", type=Seconds(zero=True), default="0", help="Seconds from round to round.", show_default=True
@@ -178,7 +180,7 @@ def _ping(
     totals = client.totals
     found = {
         "role": "client",
-        "server": _text(server),
+        "server": address_text(server),
         "size": options.size,
         "end": end,
         "error": None if error is None else {"text": str(error), "explanation": error.explain()},
@@ -187,8 +189,8 @@ def _ping(
     if error is not None:
         out.failure(error)
     if totals.rounds or error is None or out.as_json:
-        head = ["interrupted"] if end == "interrupted" else []
-        out.result(found, head + totals.lines("round trip"))
+        lines = ["interrupted"] if end == "interrupted" else []
+        out.result(found, lines + totals.lines("round trip") if totals.rounds else lines)
     return 1 if error is not None or totals.mismatches else 0
 
 
@@ -203,7 +205,7 @@ class _Output:
         self._progress: _Bar | None = None
 
     def listening(self, address: Address) -> None:
-        text = _text(address)
+        text = address_text(address)
         if self.as_json:
             click.echo(json.dumps({"listening": text, "host": address[0], "port": address[1]}))
         else:
@@ -219,7 +221,7 @@ class _Output:
     def connected(self, adapter: Adapter, server: Address, options: ClientOptions) -> None:
         if self._talks:
             rounds = plural(options.count, "round") if options.count else "rounds until Ctrl-C"
-            click.echo(f"{_text(server)}: {rounds} of {options.size} octets each way, data path {adapter.datapath}")
+            click.echo(f"{address_text(server)}: {rounds} of {options.size} octets, data path {adapter.datapath}")
 
     def progress(self, count: int) -> "_Bar":
         console = Console(stderr=True)
@@ -277,8 +279,3 @@ class _Bar:
         if self._progress is not None and time.monotonic() >= self._due:
             self._due = time.monotonic() + PROGRESS_S
             self._progress.update(self._task, completed=number, refresh=True)
-
-
-def _text(address: Address) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

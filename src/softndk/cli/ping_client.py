@@ -18,6 +18,7 @@ from softndk import (
     Unreachable,
 )
 from softndk.cli.interrupt import Interrupt
+from softndk.cli.options import address_text
 from softndk.cli.ping_endpoint import Endpoint, Interrupted, PeerLeft, PingFailed, until_done
 from softndk.cli.ping_protocol import (
     SEED_SIZE,
@@ -107,11 +108,13 @@ class PingClient:
             except Interrupted:
                 reason = Reason.INTERRUPTED
                 raise
-            except NdkError as error:
-                raise self._endpoint.lost(error) from error  # a request could not be posted
+            except NdkError as error:  # a request could not be posted
+                failure = self._endpoint.lost(error)
+                raise failure from failure.__cause__
             finally:
                 self.totals.seconds = time.monotonic() - begin
-                self._say_goodbye(reason)
+                goodbye = Message(Kind.BYE, self.totals.rounds, reason, detail=self.totals.mismatches)
+                self._endpoint.say_goodbye(goodbye)
         finally:
             self._endpoint.hang_up()
 
@@ -166,17 +169,9 @@ class PingClient:
             f"round {number}: the server sent {message.kind.name} for round {message.round}, not the answer"
         )
 
-    def _say_goodbye(self, reason: Reason) -> None:
-        totals = self.totals
-        try:
-            self._endpoint.send(Message(Kind.BYE, totals.rounds, reason, detail=totals.mismatches))
-        except NdkError:
-            return  # the connection is gone, and that is told elsewhere
-
 
 def _not_connected(destination: Address, error: NdkError) -> PingFailed:
-    host, port = destination
-    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    where = address_text(destination)
     if error.private_data:
         return PingFailed(f"{where} has refused: {readable(error.private_data)}")
     return PingFailed(f"cannot connect to {where}: {error}")

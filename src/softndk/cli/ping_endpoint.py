@@ -23,7 +23,7 @@ from softndk import (
 from softndk.cli.interrupt import POLL_S, Interrupt
 from softndk.cli.ping_protocol import MESSAGE_SIZE, BadMessage, Kind, Message
 
-__all__ = ["Endpoint", "Interrupted", "PeerLeft", "PingFailed", "until_done"]
+__all__ = ["Endpoint", "Interrupted", "PeerLeft", "PingFailed", "ProtocolBroken", "until_done"]
 
 RECEIVES: Final = 4
 """Messages that the peer may send ahead; the protocol needs two."""
@@ -45,6 +45,14 @@ class PingFailed(Exception):
             return str(self)
         lines = cause.explain().splitlines()
         return "\n".join([str(self), *(lines[1:] if str(cause) in str(self) else lines)])
+
+
+class ProtocolBroken(PingFailed):
+    """`peer` has said something that it may not say."""
+
+    def __init__(self, peer: str, error: BadMessage) -> None:
+        super().__init__(f"{peer} does not keep to the protocol: {error}")
+        self.reason = str(error)
 
 
 class PeerLeft(PingFailed):
@@ -118,7 +126,7 @@ class Endpoint:
             self.qp.send_and_invalidate(message.emit(), RemoteToken(take), flags=_SILENT)
 
     def next_message(self, seconds: float, what: str) -> tuple[Message, Result]:
-        """The next message, with its result. Raises: as `next_result`; PingFailed: a bad message."""
+        """The next message, with its result. Raises: as `next_result`; ProtocolBroken."""
         if self._messages:
             return self._messages.popleft()
         deadline = time.monotonic() + seconds
@@ -181,7 +189,7 @@ class Endpoint:
         try:
             return Message.parse(data), result
         except BadMessage as error:
-            raise PingFailed(f"{self.peer} does not keep to the protocol: {error}") from None
+            raise ProtocolBroken(self.peer, error) from None
 
     def _post_receive(self, slot: int) -> None:
         self.qp.receive(self._slots[slot], context=slot)
@@ -192,13 +200,16 @@ class Endpoint:
         """For `on_disconnect`: end this side too, so that everything posted is flushed and a waiting thread sees it."""
         connector.disconnect().add_done_callback(_forget)
 
+    def say_goodbye(self, message: Message) -> None:
+        """Send a last message, if there is still a connection."""
+        with suppress(NdkError):  # that it is gone is told elsewhere
+            self.send(message)
+
     def hang_up(self) -> None:
         """End the connection gracefully, if it is still there."""
         if self.connector is not None:
-            try:
+            with suppress(NdkError, TimeoutError):  # ended already, or the peer does not answer: closing will do
                 self.connector.disconnect().result(LEAVE_S)
-            except (NdkError, TimeoutError):
-                return  # it has ended already, or the peer does not answer; closing will do
 
     def lost(self, error: NdkError) -> PingFailed:
         """Why a request has failed: the peer's goodbye, or the end of the connection, where there is one."""

@@ -17,6 +17,7 @@ from enum import IntEnum
 from typing import Final
 
 __all__ = [
+    "MAX_COUNT",
     "MAX_SIZE",
     "MESSAGE_SIZE",
     "BadMessage",
@@ -32,6 +33,7 @@ __all__ = [
 MAGIC: Final = b"softndk ping v1\n"
 MAX_SIZE: Final = 1 << 28
 """Largest size of a round's data: what both sides can hold twice without trouble."""
+MAX_COUNT: Final = 10**12
 SEED_SIZE: Final = 16
 MESSAGE_SIZE: Final = 256
 """Room for one message, its text included."""
@@ -144,9 +146,12 @@ class Message:
 
 
 def readable(data: bytes) -> str:
-    """A peer's text for a terminal: UTF-8, control characters replaced, 200 characters at most."""
-    text = data[:800].decode("utf-8", "replace").rstrip("\0")
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[:200])
+    """A peer's text for a terminal: printable UTF-8 as it is, anything else in hex; its beginning, if it is long."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        text = ""
+    return text[:200] if text and text.isprintable() else f"octets {data[:64].hex(' ')}"
 
 
 class Pattern:

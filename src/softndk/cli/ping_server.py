@@ -22,7 +22,8 @@ from softndk import (
     Sge,
 )
 from softndk.cli.interrupt import POLL_S, Interrupt
-from softndk.cli.ping_endpoint import LEAVE_S, Endpoint, Interrupted, PeerLeft, PingFailed, until_done
+from softndk.cli.options import address_text
+from softndk.cli.ping_endpoint import LEAVE_S, Endpoint, Interrupted, PeerLeft, PingFailed, ProtocolBroken, until_done
 from softndk.cli.ping_protocol import BadMessage, Hello, Kind, Message, Pattern, Reason, Welcome
 from softndk.cli.ping_report import Totals, plural
 
@@ -32,6 +33,8 @@ MAX_CLIENTS: Final = 16
 """Clients at once; times twice the largest size this is what they can make the server hold."""
 IDLE_S: Final = 600.0
 """How long a client may pause between two rounds."""
+ACCEPT_S: Final = 60.0
+"""Bound for an accept; the adapter's own limit comes before it and says more."""
 KEPT_SESSIONS: Final = 100
 """Of how many ended sessions the report tells."""
 
@@ -101,8 +104,7 @@ class Session:
         tell: Callable[[str], object],
         clock: "_BusyClock",
     ) -> None:
-        host, port = connector.peer_address
-        self.peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.peer = address_text(connector.peer_address)
         self.size = hello.size
         self.totals = Totals()
         self.end = End.FAILED
@@ -131,6 +133,9 @@ class Session:
         except NdkError as error:
             self.error = PingFailed(str(error))
             self.error.__cause__ = error
+        except Exception as error:
+            self.error = PingFailed(f"internal error: {error!r}")
+            raise
         finally:
             self.totals.seconds = self._clock.leave() - begin
             self._connector.close()
@@ -139,21 +144,25 @@ class Session:
         accepting = self._connector.accept(
             endpoint.qp, private_data=Welcome(self.size).emit(), on_disconnect=endpoint.peer_has_gone
         )
-        # the adapter's own limit comes first and says more
-        until_done(accepting, self._stop, 60.0, "accept")
+        until_done(accepting, self._stop, ACCEPT_S, "accept")
         endpoint.connector = self._connector
         pattern = Pattern(self.size, self._hello.seed)
         try:
-            self._rounds(endpoint, pattern)
+            try:
+                self._rounds(endpoint, pattern)
+            except NdkError as error:  # a request could not be posted
+                failure = endpoint.lost(error)
+                raise failure from failure.__cause__
         except PeerLeft as left:
             if left.message.kind is not Kind.BYE:
                 raise
             self._client_left(left.message)
         except Interrupted:
-            endpoint.send(Message(Kind.LEAVE, self.totals.rounds, Reason.INTERRUPTED, text="the server was stopped"))
+            endpoint.say_goodbye(Message(Kind.LEAVE, self.totals.rounds, Reason.INTERRUPTED, text="it was stopped"))
             raise
-        except NdkError as error:
-            raise endpoint.lost(error) from error  # a request could not be posted
+        except ProtocolBroken as broken:
+            endpoint.say_goodbye(Message(Kind.LEAVE, self.totals.rounds, Reason.FAILED, text=broken.reason))
+            raise
 
     def _rounds(self, endpoint: Endpoint, pattern: Pattern) -> None:
         while True:
@@ -166,8 +175,7 @@ class Session:
             try:
                 self._check_advert(message)
             except BadMessage as error:
-                endpoint.send(Message(Kind.LEAVE, self.totals.rounds, Reason.FAILED, text=str(error)))
-                raise PingFailed(f"the client does not keep to the protocol: {error}") from None
+                raise ProtocolBroken(endpoint.peer, error) from None
             self._round(endpoint, pattern, message)
 
     def _round(self, endpoint: Endpoint, pattern: Pattern, advert: Message) -> None:
@@ -296,8 +304,7 @@ class PingServer:
     def _refuse(self, connector: Connector, reason: str) -> None:
         self.refused += 1
         try:
-            host, port = connector.peer_address
-            self._tell(f"{host} port {port}: refused: {reason}", None)
+            self._tell(f"{address_text(connector.peer_address)}: refused: {reason}", None)
             connector.reject(reason.encode())
         except NdkError:
             return  # it has gone meanwhile

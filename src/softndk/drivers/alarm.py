@@ -55,6 +55,11 @@ class Alarm:
                 while self._near.recv(4096):
                     continue
 
+    def after_fork(self) -> None:
+        """In a forked child: give the copy of the descriptor back, whatever another thread of the parent was doing."""
+        self._lock = threading.RLock()
+        self.close()
+
     def close(self) -> None:
         """Give the descriptor back to the system. A second call does nothing."""
         with self._lock:

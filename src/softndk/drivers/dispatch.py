@@ -125,11 +125,11 @@ class Dispatcher:
     held while anything else is called.
     """
 
-    __slots__ = ("__weakref__", "_worker")
+    __slots__ = ("__weakref__", "_finalizer", "_worker")
 
     def __init__(self, name: str) -> None:
         self._worker = _Worker(name)
-        weakref.finalize(self, self._worker.stop).atexit = False
+        self._end_with_owner()
 
     def submit(self, fn: Callable[..., object], *args: Any) -> None:
         """Run `fn(*args)` on the dispatch thread after everything submitted before.
@@ -188,6 +188,12 @@ class Dispatcher:
         thread.join(timeout)
         return not thread.is_alive()
 
+    def _end_with_owner(self) -> None:
+        self._finalizer = weakref.finalize(self, self._worker.stop)
+        self._finalizer.atexit = False
+
     def after_fork(self) -> None:
         """In a forked child: forget the parent's thread and queue."""
+        self._finalizer.detach()  # it would take a lock that a thread of the parent may hold
         self._worker = _Worker(self._worker.name)
+        self._end_with_owner()

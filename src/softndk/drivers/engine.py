@@ -162,6 +162,15 @@ class _Station:
         self.threaded = False
         self.abandoned = False
 
+    def wait(self, timeout: float) -> list[tuple[int, int]]:
+        """Sleep, without the lock; return descriptors with READ and WRITE."""
+        try:
+            return [(key.fd, mask) for key, mask in self.selector.select(timeout)]
+        except OSError:
+            if _LIVE_SELECTOR:
+                raise
+            return []  # plain select does not like a socket that was closed at the very moment
+
     def abandon(self) -> None:
         """The engine has been collected: drop the connections and have the thread end."""
         self.abandoned = True
@@ -171,6 +180,13 @@ class _Station:
             self.alarm.ring()
         else:
             self.close()
+
+    def after_fork(self, occupied: Iterable[_Seat]) -> None:
+        self.threaded = False
+        self.alarm.after_fork()
+        for seat in (*self.seats, *occupied):
+            seat.alarm.after_fork()
+        self.close()
 
     def close(self) -> None:
         for sock in list(self.sockets.values()):
@@ -272,7 +288,7 @@ class Engine:
         if seat is not None:
             seat.channels.pop(fd, None)
             seat.watch(fd, 0)
-            seat.ring()
+            seat.ring()  # a file that a system call waits on is not closed, and no FIN goes out, until that returns
         if channel._registered:
             station.selector.unregister(fd)
             self._kick_if_blind()
@@ -373,6 +389,7 @@ class Engine:
         self._stopping = self._ended = True
         self._thread = None
         _lingering.discard(self)
+        occupied = {channel._seat for channel in self._channels.values() if channel._seat is not None}
         for channel in self._channels.values():
             channel._fd = -1
             channel._seat = None
@@ -381,8 +398,7 @@ class Engine:
         self._loans.clear()
         station, self._station = self._station, None
         if station is not None:
-            station.threaded = False
-            station.close()
+            station.after_fork(occupied)
 
     # ---- who serves a channel: the engine's selector, a seat, or nobody for the time of a loan
 
@@ -527,8 +543,7 @@ class Engine:
             with self._lock:
                 self._sleeping = False
                 channel = self._channels.get(fd)
-                # one that is served elsewhere since is passed over; nothing is lost by that
-                if channel is not None and channel._registered and channel._seat is None:
+                if channel is not None:  # if it is served elsewhere since, one more look does no harm
                     self._serve(channel, mask)
         with self._lock:
             self._sleeping = False
@@ -600,7 +615,7 @@ def _run(reference: "weakref.ref[Engine]", station: _Station) -> None:
             del engine
             if timeout is None or station.abandoned:
                 break
-            ready = [(key.fd, mask) for key, mask in station.selector.select(timeout)]
+            ready = station.wait(timeout)
             if any(fd == alarm for fd, _ in ready):
                 station.alarm.silence()
             engine = reference()

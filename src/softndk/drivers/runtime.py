@@ -57,18 +57,37 @@ class Runtime:
     def after_fork(self) -> None:
         """In a forked child: become unusable, and give back the copies of the parent's descriptors."""
         self.forked = True
-        self.lock = threading.RLock()  # the old one may be held by a thread that does not exist here
         self.dispatcher.after_fork()
         self.engine.after_fork()
 
 
 _runtimes: Final[weakref.WeakSet[Runtime]] = weakref.WeakSet()
+_forking: Final = threading.Lock()  # one thread at a time
+_held: Final[list[Runtime]] = []
+"""Whose locks the forking thread holds: in the child they would else be held for ever by threads that do not exist there.
+
+All locks at once, but this is no deadlock: whoever holds one of them never waits for another.
+"""
 
 
-def _forked() -> None:
+def _before_fork() -> None:
+    _forking.acquire()
     for runtime in list(_runtimes):
+        runtime.lock.acquire()
+        _held.append(runtime)
+
+
+def _after_fork_in_parent() -> None:
+    while _held:
+        _held.pop().lock.release()
+    _forking.release()
+
+
+def _after_fork_in_child() -> None:
+    for runtime in _held:
         runtime.after_fork()
+    _after_fork_in_parent()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

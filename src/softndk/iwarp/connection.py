@@ -75,6 +75,7 @@ class Connection:
         self._octets_in = 0
         self._octets_out = 0
         self._now = 0.0
+        self._undated: set[str] = set()  # time limits that began in a call which was not told the time
 
     def bind(self, pair: QueuePair, open_stream: StreamOpener) -> None:
         """Give the connection its QP: before the active start, at the accept on the passive side."""
@@ -108,7 +109,7 @@ class Connection:
 
     def connected(self, now: float, mss: int) -> None:
         """TCP is up; `mss` is its effective segment size in octets."""
-        self._now = now
+        self._learn(now)
         self._mss = mss
         if self._initiator is not None:
             self._step(Step.OPEN_ACTIVE)
@@ -127,7 +128,7 @@ class Connection:
 
     def receive_data(self, data: memoryview, now: float) -> None:
         """Octets from the peer, borrowed for the call."""
-        self._now = now
+        self._learn(now)
         self._octets_in += data.nbytes
         state = self.state
         if state is State.REQUESTING:
@@ -141,7 +142,7 @@ class Connection:
 
     def receive_eof(self, now: float) -> None:
         """The peer's FIN, after all its data."""
-        self._now = now
+        self._learn(now)
         self._peer_fin = True
         state = self.state
         if state in (State.REQUESTING, State.AWAITING):
@@ -161,7 +162,7 @@ class Connection:
 
     def connection_lost(self, error: OSError, now: float) -> None:
         """TCP failed: refused, unreachable, reset, timed out. Nothing can be sent any more."""
-        self._now = now
+        self._learn(now)
         if self.state in (State.CLOSED, State.ERROR):
             return
         failure = error_from_os(error, f"{self.name}: connection lost")
@@ -177,7 +178,7 @@ class Connection:
 
     def handle_timeout(self, now: float) -> None:
         """Act on every time limit that has passed."""
-        self._now = now
+        self._learn(now)
         while due := [(at, name) for name, at in self._deadlines.items() if at <= now]:
             _, name = min(due)
             del self._deadlines[name]
@@ -187,7 +188,7 @@ class Connection:
 
     def accept(self, private_data: bytes, ird: int, ord_limit: int, now: float) -> None:
         """Passive side: answer the offered Request; `bind` first."""
-        self._now = now
+        self._learn(now)
         assert self._responder is not None
         reply, self.negotiated = self._responder.accept(private_data, ird=ird, ord=ord_limit)
         self._send_startup(reply)
@@ -201,7 +202,7 @@ class Connection:
 
     def complete(self, now: float) -> None:
         """Active side: finish the start-up after the Reply (NdkCompleteConnect)."""
-        self._now = now
+        self._learn(now)
         assert self.negotiated is not None
         stream = self._start_stream(fenced=False)
         self._step(Step.COMPLETE)
@@ -214,14 +215,14 @@ class Connection:
 
     def reject(self, private_data: bytes, now: float) -> None:
         """Passive side: refuse the offered Request. Active side: back out after the Reply (R-REJECT-1, -2)."""
-        self._now = now
+        self._learn(now)
         if self.state is State.OFFERED and self._responder is not None:
             self._send_startup(self._responder.reject(private_data))
         self._begin_last_words()
 
     def disconnect(self, now: float) -> None:
         """Graceful end: what is posted goes out, then FIN; over when the peer's FIN has come (R-DISC-1, -2)."""
-        self._now = now
+        self._learn(now)
         self._step(Step.DISCONNECT)
         self._disconnect_asked = True
         self._deadlines["disconnect"] = now + self._config.disconnect_timeout_s
@@ -231,7 +232,7 @@ class Connection:
 
     def close(self, now: float) -> None:
         """The program has closed the connector: like close(2), no events any more (R-CLOSE-10)."""
-        self._now = now
+        self._learn(now)
         if self.state is State.OFFERED:
             self.reject(b"", now)
         elif self.state in _UP or self.state is State.READYING:
@@ -252,7 +253,7 @@ class Connection:
 
     def abort(self, text: str, now: float) -> None:
         """End an established connection because of something on this side (flush, CQ overrun)."""
-        self._now = now
+        self._learn(now)
         if self.state in _UP:
             self._fail(ProtocolFault(Cause.LOCAL_ERROR, text))
         elif self.state is State.READYING:  # no FPDU may be sent yet, a Terminate neither (RFC 5044 7.1.3)
@@ -265,6 +266,7 @@ class Connection:
         if self._stream is not None and self._stream.held and self.pair is not None and self.pair.has_receive:
             self._deadlines.pop("receive", None)
             self._resume(hold=self._may_hold())
+            self._undated.update(("receive", "stall", "drain"))
 
     # ---- outputs
 
@@ -285,7 +287,7 @@ class Connection:
 
     def data_sent(self, count: int, now: float) -> None:
         """The socket has taken the first `count` octets of what data_to_send gave."""
-        self._now = now
+        self._learn(now)
         self._octets_out += count
         startup = min(count, self._startup_left)
         self._startup_left -= startup
@@ -485,6 +487,7 @@ class Connection:
             frames = stream.produce(self._config.send_buffer - have)
         except ProtocolFault as fault:
             self._fail(fault)
+            self._undated.add("drain")
             return
         self._out.extend(memoryview(frame) for frame in frames)
 
@@ -641,6 +644,13 @@ class Connection:
 
     def _time_out(self, text: str) -> None:
         self._lose(IoTimeout(f"{self.name}: {text} [IO_TIMEOUT, R-TIME-1]"))
+
+    def _learn(self, now: float) -> None:
+        """Note what time it is. Limits that began while nobody had told count from now."""
+        for name in self._undated & self._deadlines.keys():
+            self._deadlines[name] += now - self._now
+        self._undated.clear()
+        self._now = now
 
     def _step(self, step: Step) -> None:
         self.state = next_state(self.state, step)

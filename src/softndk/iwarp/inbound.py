@@ -277,7 +277,7 @@ class Inbound:
                     return False
                 raise self._fault(
                     Cause.NO_RECEIVE,
-                    f"{self.pair.name}: a message came and no receive is posted; post receives before the peer may send,"
+                    f"{self.pair.name}: a message came and no receive is posted; post receives before the peer sends,"
                     " or set receive_wait_s",
                     ulpdu,
                 )

@@ -111,12 +111,14 @@ class MemoryAccess:
         if entry.bound_windows:
             raise AccessDenied(
                 Denial.NOT_INVALIDATABLE,
-                f"{entry.owner} has {entry.bound_windows} windows bound: a peer may not invalidate it [R-INVAL-1]",
+                f"token {masked(stag)} of {entry.owner}, which has {entry.bound_windows} windows bound:"
+                " a peer may not invalidate it [R-INVAL-1]",
             )
         if entry.scope is Scope.FAST_REMOTE and not entry.rights & (Right.REMOTE_READ | Right.REMOTE_WRITE):
             raise AccessDenied(
                 Denial.NOT_INVALIDATABLE,
-                f"{entry.owner} has no remote rights: not the peer's to invalidate [R-INVAL-1]",
+                f"token {masked(stag)} of {entry.owner}, which has no remote rights: not the peer's to invalidate"
+                " [R-INVAL-1]",
             )
         entry.invalidate()
 

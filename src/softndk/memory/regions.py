@@ -29,12 +29,23 @@ class _Pair:
         self.length = 0
         self.rights = Right.NONE
         self.windows = 0
-        self.posted = 0  # requests in queues that will change this region
-        self.on_idle: Callable[[], None] | None = None  # called when the last window has gone
+        self.on_idle: Callable[[], None] | None = None  # called when the last window or queued request has gone
+        self._posted = 0
 
     @property
     def valid(self) -> bool:
         return self.local is not None and self.local.valid
+
+    @property
+    def posted(self) -> int:
+        """Requests in queues that will change this region."""
+        return self._posted
+
+    @posted.setter
+    def posted(self, count: int) -> None:
+        self._posted = count
+        if not count and self.on_idle is not None:
+            self.on_idle()
 
     def _create_tokens(self, local: Scope, remote: Scope) -> None:
         self.local = self.table.create(local, self.pd, self.name)
@@ -173,7 +184,8 @@ class Window:
         self.token = table.create(Scope.WINDOW, pd, name)
         self.token.invalidate = self.invalidate
         self.region: Region | FastRegion | None = None
-        self.posted = 0  # requests in queues that will change this window
+        self.on_idle: Callable[[], None] | None = None  # called when the last queued request has gone
+        self._posted = 0
 
     def rename(self, name: str) -> None:
         self.name = self.token.owner = name
@@ -181,6 +193,17 @@ class Window:
     @property
     def valid(self) -> bool:
         return self.token.valid
+
+    @property
+    def posted(self) -> int:
+        """Requests in queues that will change this window."""
+        return self._posted
+
+    @posted.setter
+    def posted(self, count: int) -> None:
+        self._posted = count
+        if not count and self.on_idle is not None:
+            self.on_idle()
 
     def bind(self, region: Region | FastRegion, base: int, length: int, rights: Right, stream: object) -> None:
         """Execute a bind (R-BIND-2, -5).

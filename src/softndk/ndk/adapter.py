@@ -110,6 +110,7 @@ class Adapter(NdkObject):
             capture=capture,
         )
         super().__init__(context, [])
+        self._muted: list[TcpStream] = []
 
         self._status: StatusChannel | None = None
 
@@ -289,6 +290,8 @@ class Adapter(NdkObject):
                 if error is None:
                     promise.set_result(connector)
                 else:
+                    if connector._closing:
+                        promise.forgive()
                     promise.set_exception(error)
                     connector._close()
 
@@ -311,6 +314,7 @@ class Adapter(NdkObject):
                 if isinstance(channel, TcpStream):
                     if silently:
                         channel.mute()
+                        self._muted.append(channel)
                     else:
                         channel.fail(OSError(errno.ECONNRESET, "killed by softndk.testing.kill"))
 
@@ -328,6 +332,8 @@ class Adapter(NdkObject):
         runtime = self._runtime
         if self._status is not None:
             self._status.close()
+        for stream in self._muted:  # nobody serves them any more, so nobody else would close them
+            stream.fail(OSError(errno.ECONNRESET, "killed by softndk.testing.kill"))
         runtime.engine.linger(context.config.terminate_drain_s + 0.5)
         runtime.dispatcher.stop()
         context.closed = True

@@ -39,6 +39,7 @@ class Cq(NdkObject):
         self._on_notify = on_notify
         self._alarm: Alarm | None = None
         self._ring = CompletionRing(depth, self._fire, self._placed, self._delay)
+        self._ring.on_overrun.append(self._count_failure)
         self._line: WaitQueue[Result] = WaitQueue(
             self._runtime, _Source(self), f"{self._label} wait", streams=self._streams
         )
@@ -175,6 +176,9 @@ class Cq(NdkObject):
 
     def _placed(self) -> None:
         self._line.notify()
+
+    def _count_failure(self) -> None:
+        self._context.counters.cq_error += 1
 
     def _fail(self, status: Status) -> None:
         self._ring.fail(status)

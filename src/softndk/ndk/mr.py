@@ -8,6 +8,7 @@ from softndk.memory.regions import FastRegion, Region
 from softndk.memory.sge import Sge
 from softndk.memory.tokens import ProtectionDomain, Right, TokenEntry
 from softndk.ndk.context import AdapterContext
+from softndk.ndk.mw import Mw
 from softndk.ndk.object import NdkObject
 from softndk.status import Status
 
@@ -196,8 +197,19 @@ class Mr(NdkObject):
         windows = f" windows {region.windows}" if region.windows else ""
         return f"{region.length} octets at {region.base:#x}{windows}"
 
+    def _dependents(self) -> tuple[NdkObject, ...]:
+        bound = [  # an antecedent of each window that lies on it (R-MW-4)
+            item
+            for pd in self._antecedents
+            for item in pd._successors
+            if isinstance(item, Mw) and item._window.region is self._region
+        ]
+        return (*self._successors, *bound)
+
     def _holding(self) -> list[str]:
-        return [f"{self._region.windows} bound windows"] if self._region.windows else []
+        region = self._region
+        held = [f"{region.windows} bound windows"] if region.windows else []
+        return [*held, f"{region.posted} queued requests"] if region.posted else held
 
     def _finish_close(self) -> None:
         self._region.destroy()

@@ -18,6 +18,7 @@ class Mw(NdkObject):
     def __init__(self, context: AdapterContext, pd: NdkObject, domain: ProtectionDomain) -> None:
         super().__init__(context, [pd])
         self._window = Window(context.datapath.tokens, domain, self._label)
+        self._window.on_idle = self._settle_close
 
     @property
     def remote_token(self) -> RemoteToken:
@@ -32,6 +33,9 @@ class Mw(NdkObject):
         if not token.valid:
             return "invalid"
         return f"{token.length} octets at {token.base:#x}"
+
+    def _holding(self) -> list[str]:
+        return [f"{self._window.posted} queued requests"] if self._window.posted else []
 
     def _finish_close(self) -> None:
         self._window.destroy()

@@ -4,6 +4,7 @@
 callback of the object is unfinished, or a successor's close callback has not returned (R-CLOSE-2).
 """
 
+import threading
 import warnings
 from collections.abc import Callable, Iterable
 from types import TracebackType
@@ -112,28 +113,36 @@ class NdkObject:
         return self
 
     def __exit__(self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
-        pending = self._close_tree()
-        if self._waits_on_exit and not pending.done():
-            try:
-                pending.exception(EXIT_WAIT_S)
-            except (TimeoutError, RuntimeError):
-                self._warn_still_open()
+        pending, complaint = self._close_tree()
+        if not pending.done() and self._waits_on_exit and not self._runtime.dispatcher.in_callback():
+            # Bounded, so it may be done where Pending.result would refuse; what it waits for are callbacks.
+            closed = threading.Event()
+            pending.add_done_callback(lambda _: closed.set())
+            if not closed.wait(EXIT_WAIT_S):
+                complaint = f"{complaint}; {self._still_open_text()}".removeprefix("; ")
+        if complaint:
+            warnings.warn(complaint, ResourceWarning, stacklevel=2)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
-        pending = self._close_tree()
-        if self._waits_on_exit and not pending.done():
+        pending, complaint = self._close_tree()
+        if not pending.done() and self._waits_on_exit:
             with self._lock:
                 either: Promise[bool] = Promise(self._runtime, f"{self._label} close")
                 timer = self._runtime.engine.call_at(
                     self._runtime.now() + EXIT_WAIT_S, lambda: None if either.done else either.set_result(False)
                 )
             pending.add_done_callback(lambda _: self._settle(either))
-            if not await either.pending:
-                self._warn_still_open()
-            timer.cancel()
+            try:
+                if not await either.pending:
+                    complaint = f"{complaint}; {self._still_open_text()}".removeprefix("; ")
+            finally:
+                with self._lock:
+                    timer.cancel()
+        if complaint:
+            warnings.warn(complaint, ResourceWarning, stacklevel=2)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "closing" if self._closing else self._state_text()
@@ -206,9 +215,22 @@ class NdkObject:
         if self._close_promise is None:
             self._closing = True
             self._close_promise = Promise(self._runtime, f"{self._label} close", holders=self._still_open)
-            self._begin_close()
-            self._settle_close()
+            if self._runtime.forked:  # the parent's object: nothing here may touch what it stands for
+                self._finish_in_child()
+            else:
+                self._begin_close()
+                self._settle_close()
+        elif self._runtime.forked and not self._closed:
+            self._finish_in_child()
         return self._close_promise.pending
+
+    def _finish_in_child(self) -> None:
+        assert self._close_promise is not None
+        self._closed = True
+        self._close_promise.set_result(None)
+        callbacks, self._close_callbacks = self._close_callbacks, []
+        for fn in callbacks:
+            self._runtime.dispatcher.submit(fn, self._close_promise.pending)
 
     def _settle_close(self) -> None:
         if not self._closing or self._closed or self._busy or self._successors or self._holding():
@@ -243,8 +265,12 @@ class NdkObject:
 
     # ---- leaving a with block
 
-    def _close_tree(self) -> Pending[None]:
-        """Close everything that depends on this object, then the object (R-CLOSE-14)."""
+    def _close_tree(self) -> tuple[Pending[None], str]:
+        """Close everything that depends on this object, then the object (R-CLOSE-14).
+
+        Returns also what strict mode complains of: without the lock, since a warning runs the program's code.
+        """
+        complaint = ""
         with self._lock:
             found: dict[NdkObject, None] = {}
             queue = [self]
@@ -255,17 +281,15 @@ class NdkObject:
                     queue.extend(item._dependents())
             left = [item for item in found if item is not self and not item._closing]
             if left and self._context.strict:
-                names = ", ".join(item._label for item in left)
-                warnings.warn(f"{self._label}: closed for you: {names}", ResourceWarning, stacklevel=4)
+                complaint = f"{self._label}: closed for you: {', '.join(item._label for item in left)}"
             for item in sorted(found, key=lambda item: _CLOSING_ORDER[item._type]):
                 item._close()
             assert self._close_promise is not None
-            return self._close_promise.pending
+            return self._close_promise.pending, complaint
 
-    def _warn_still_open(self) -> None:
+    def _still_open_text(self) -> str:
         with self._lock:
-            text = f"{self._label}: not closed after {EXIT_WAIT_S:g} s; {self._still_open()}"
-        warnings.warn(text, ResourceWarning, stacklevel=3)
+            return f"{self._label}: not closed after {EXIT_WAIT_S:g} s; {self._still_open()}"
 
     def _settle(self, promise: Promise[bool]) -> None:
         with self._lock:

@@ -18,7 +18,7 @@ from softndk.errors import (
 )
 from softndk.flags import PAGE_SIZE, ObjectType, OperationType, OpFlag, RemoteToken
 from softndk.memory.access import AccessDenied, MemoryAccess
-from softndk.memory.buffers import Memory, byte_view
+from softndk.memory.buffers import ByteRange, Memory, byte_view
 from softndk.memory.regions import FastRegion, Window
 from softndk.memory.sge import InlineSge, Sge, Sgl
 from softndk.memory.tokens import ProtectionDomain, Right
@@ -93,6 +93,7 @@ class Qp(NdkObject):
             receive_depth=receive_depth,
             initiator_depth=initiator_depth,
             shared=None if srq is None else srq._shared,
+            provider_codes=context_.tells_provider_codes,
         )
         self._access = MemoryAccess(context_.datapath.tokens, context_.datapath.logical, domain, self._pair)
         self._max_receive_sge = max_receive_sge
@@ -267,8 +268,9 @@ class Qp(NdkObject):
                 request = make(operation, bits, *arguments)
                 self._pair.post_initiator(request, deferred=bool(bits & _DEFER))
             except Exception:
-                self._pair.release_deferred()
-                self._pump()
+                if not self._runtime.forked:
+                    self._pair.release_deferred()
+                    self._pump()
                 raise
             if not bits & _DEFER:
                 self._pump()
@@ -277,7 +279,7 @@ class Qp(NdkObject):
         self, operation: str, flags: int, sgl: Sgl | Memory, context: Any, remote_token: int | None
     ) -> SendWork:
         sges, inline = self._payload(operation, flags, sgl)
-        if remote_token is not None:
+        if operation == "send_and_invalidate":
             self._check_number(operation, "remote_token", remote_token, _U32)
         return SendWork(flags, context, sges, inline, remote_token)
 
@@ -407,16 +409,7 @@ class Qp(NdkObject):
             raise InvalidParameter(
                 f"{who}: the mapped buffer is read-only, flags ask for a write right [INVALID_PARAMETER]"
             )
-        base = base_address
-        request = self._local(
-            OperationType.FAST_REGISTER,
-            flags,
-            context,
-            lambda: region.fast_register(base, memory, rights),
-            (region,),
-        )
-        mr._posted_range = (base, length)
-        return request
+        return _FastRegister(mr, base_address, memory, rights, flags, context)
 
     def _invalidate_request(self, operation: str, flags: int, target: Mr | Mw, context: Any) -> LocalRequest:
         subject: FastRegion | Window
@@ -488,7 +481,7 @@ class Qp(NdkObject):
             f"{self._label} {operation}", sgl, limit, limit_name, self._context.info.max_transfer_length
         )
 
-    def _check_number(self, operation: str, name: str, value: int, bound: int) -> None:
+    def _check_number(self, operation: str, name: str, value: int | None, bound: int) -> None:
         if isinstance(value, bool) or not isinstance(value, int):
             raise TypeError(f"{self._label} {operation}: {name}={value!r} is not an int")
         if not 0 <= value < bound:
@@ -571,6 +564,25 @@ class Qp(NdkObject):
         for ring in self._rings:
             if self._cq_failed in ring.on_overrun:
                 ring.on_overrun.remove(self._cq_failed)
+
+
+class _FastRegister(LocalRequest):
+    """A fast register. Once it is queued, the region has the posted address and length for the program (R-TOK-2)."""
+
+    __slots__ = ("_mr", "_range")
+
+    def __init__(self, mr: Mr, base: int, memory: ByteRange, rights: Right, flags: int, context: Any) -> None:
+        region = mr._region
+        assert isinstance(region, FastRegion)
+        super().__init__(
+            OperationType.FAST_REGISTER, flags, context, lambda: region.fast_register(base, memory, rights), (region,)
+        )
+        self._mr = mr
+        self._range = (base, memory.length)
+
+    def entered(self) -> None:
+        super().entered()
+        self._mr._posted_range = self._range
 
 
 def _fast_rights(flags: int) -> Right:

@@ -23,7 +23,8 @@ class QueuePair:
     """Receive queue and initiator queue of one QP.
 
     `outbound_read_limit` is the effective ORD once connected. `failure`: what ended the QP, the cause of every
-    cancelled request. `flushing`: posts are accepted and cancelled at once (A-3).
+    cancelled request. `flushing`: posts are accepted and cancelled at once (A-3). `provider_codes`: results carry them
+    (from interface version 2.1 on).
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class QueuePair:
         receive_depth: int,
         initiator_depth: int,
         shared: SharedReceives | None = None,
+        provider_codes: bool = True,
     ) -> None:
         self.name = name
         self.context = context
@@ -52,6 +54,7 @@ class QueuePair:
         self.failure: NdkError | None = None
         self.flushing = False
         self.shared = shared
+        self.provider_codes = provider_codes
         self.on_receive: Callable[[], None] | None = None  # called when a held-back message may find its receive
 
     @property
@@ -232,7 +235,7 @@ class QueuePair:
                 status=request.status,
                 qp_context=self.context,
                 request_context=request.context,
-                provider_error_code=request.provider_error_code,
+                provider_error_code=request.provider_error_code if self.provider_codes else 0,
                 _explain=_Explanation(self.name, request),
             )
         )

@@ -188,5 +188,10 @@ class LocalRequest(InitiatorRequest):
 
     def left(self) -> None:
         subjects, self.subjects = self.subjects, ()
+        self.execute = _nothing  # a result that is kept must not keep the memory (R-INV-6)
         for subject in subjects:
             subject.posted -= 1
+
+
+def _nothing() -> None:
+    return

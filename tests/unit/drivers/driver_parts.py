@@ -128,8 +128,8 @@ def listening(
 
     def accept(sock: object, peer: Address) -> None:
         end = End(runtime, make_core())
-        accepted.append(end)
         end.stream.attach(sock)  # type: ignore[arg-type]
+        accepted.append(end)
 
     with runtime.lock:
         listener = TcpListener(runtime.engine, accept)

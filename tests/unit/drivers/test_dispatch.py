@@ -187,6 +187,16 @@ def test_drain_waits_for_the_running_callable_and_tells_when_time_was_too_short(
     assert dispatcher.drain(PATIENCE_S)
 
 
+def test_drain_waits_for_each_and_every_callable(dispatcher: Dispatcher) -> None:
+    go = threading.Event()
+    dispatcher.submit(lambda: None)
+    dispatcher.submit(go.wait)
+    dispatcher.submit(lambda: None)
+    assert not dispatcher.drain(0.02)
+    go.set()
+    assert dispatcher.drain(PATIENCE_S)
+
+
 def test_drain_inside_a_callable_returns_false_instead_of_deadlocking(dispatcher: Dispatcher) -> None:
     seen: list[bool] = []
     dispatcher.submit(lambda: seen.append(dispatcher.drain(PATIENCE_S)))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from softndk.drivers.engine import WRITE
 from softndk.drivers.runtime import Runtime
 from softndk.drivers.tcp import (
     ACCEPT_BATCH,
@@ -76,6 +77,21 @@ def receive_exactly(sock: socket.socket, count: int) -> bytes:
         assert part, "ended early"
         data += part
     return bytes(data)
+
+
+class Pieces(ByteCore):
+    """Gives what it sends in small pieces of changing types."""
+
+    def __init__(self, size: int = 999) -> None:
+        super().__init__()
+        self.size = size
+
+    def data_to_send(self) -> list[memoryview | bytes | bytearray]:
+        views = (bytearray, bytes, memoryview)
+        ready = bytes(self.outgoing[: 300 * 1000])
+        return [
+            views[n % 3](ready[start : start + self.size]) for n, start in enumerate(range(0, len(ready), self.size))
+        ]
 
 
 class TestAddresses:
@@ -203,6 +219,8 @@ class TestConnecting:
             end = End(runtime, ByteCore())
             with runtime.lock:
                 end.stream.connect(full.getsockname())
+                end.stream.on_ready(WRITE)  # an event of an earlier socket under the same number
+                assert end.core.log == []
                 assert not end.stream.closed
             end.end(how)
             assert end.stream.closed
@@ -279,12 +297,7 @@ class TestSending:
         peer.close()
 
     def test_more_buffers_than_one_call_takes(self, runtime: Runtime, plain_listener: socket.socket) -> None:
-        class Pieces(ByteCore):
-            def data_to_send(self) -> list[memoryview | bytes | bytearray]:
-                views = (bytearray, bytes, memoryview)
-                return [views[n % 3](self.outgoing[n : n + 1]) for n in range(len(self.outgoing))]
-
-        end = End(runtime, Pieces())
+        end = End(runtime, Pieces(size=1))
         with runtime.lock:
             end.stream.connect(plain_listener.getsockname())
         peer, _ = plain_listener.accept()
@@ -357,6 +370,17 @@ class TestReading:
                 end.core.readable = True
                 end.stream.pump()
             end.wait_for(lambda: end.core.received == b"later")
+
+    def test_a_core_that_has_others_read_meanwhile_keeps_its_octets(
+        self, runtime: Runtime, plain_listener: socket.socket
+    ) -> None:
+        end, peer = connected(runtime, plain_listener)
+        data = os.urandom(1 << 20)
+        end.core.on_data = lambda: runtime.engine.poll([end.stream])
+        with peer:
+            peer.sendall(data)
+            end.wait_for(lambda: len(end.core.received) == len(data))
+        assert end.core.received == data
 
     def test_the_peers_fin_comes_after_all_its_data_and_sending_goes_on(
         self, runtime: Runtime, plain_listener: socket.socket
@@ -511,7 +535,7 @@ class NotedTap:
 
 class TestTheTap:
     def tapped(self, runtime: Runtime, plain_listener: socket.socket, tap: NotedTap) -> tuple[End, socket.socket]:
-        end = End(runtime, ByteCore())
+        end = End(runtime, Pieces())
         seen: list[tuple[Address, Address]] = []
 
         def make(local: Address, peer: Address) -> NotedTap:
@@ -571,7 +595,8 @@ class TestTheTap:
         monkeypatch.setattr(tap, method, full)
         end, peer = self.tapped(runtime, plain_listener, tap)
         with peer:
-            end.send(b"one")
+            end.send(b"o")
+            end.send(b"ne")
             assert receive_exactly(peer, 3) == b"one"
             peer.sendall(b"two")
             peer.shutdown(socket.SHUT_WR)

@@ -1,0 +1,20 @@
+"""The page for 3 a.m. shows messages as they really come, and each way to fail that the tests know stands on it."""
+
+import pytest
+
+from tests.docs.failures import FAILURES
+from tests.docs.markdown_pages import ROOT, blocks
+from tests.docs.page_runner import assert_shown
+
+PAGE = ROOT / "docs" / "howto" / "errors.md"
+SHOWN = {name: block for block in blocks(PAGE) if (name := block.mark("message"))}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_failure_says_what_the_page_shows(name: str) -> None:
+    assert name in SHOWN, f"{PAGE.name} does not show {name}"
+    assert_shown(SHOWN[name].text, FAILURES[name]() + "\n", SHOWN[name].where)
+
+
+def test_every_message_of_the_page_can_be_provoked() -> None:
+    assert set(SHOWN) == set(FAILURES)

@@ -312,6 +312,76 @@ class TestSignals:
         """
         assert program(body) == ("", "")
 
+    def test_exceptions_out_of_signal_handlers_at_any_point_cost_connections_at_most(self) -> None:
+        """Whatever they hit, frames half made and queues half changed included: no hang, and new connections work."""
+        body = """
+        import random
+        random.seed(4711)
+        class Interrupted(BaseException):
+            pass
+        armed = False
+        def handler(*_):
+            global armed
+            if armed:
+                armed = False
+                raise Interrupted
+        signal.signal(signal.SIGALRM, handler)
+        a, b = softndk.open_adapter(), softndk.open_adapter()
+        a_pd, b_pd, listener = a.create_pd(), b.create_pd(), b.listen()
+        mr = b_pd.register_mr(bytearray(64))
+        def connection():
+            a_cq, b_cq = a.create_cq(64), b.create_cq(64)
+            a_qp, b_qp = (pd.create_qp(cq, cq, receive_queue_depth=4, initiator_queue_depth=4)
+                          for pd, cq in ((a_pd, a_cq), (b_pd, b_cq)))
+            connecting = a.connect(a_qp, listener.local_address)
+            incoming = listener.next_request().result(10)
+            incoming.accept(b_qp)
+            return a_qp, a_cq, b_qp, b_cq, connecting.result(10), incoming
+        def find(cq, context):
+            while True:
+                for result in cq.wait(10):
+                    result.check()
+                    if result.request_context == context:
+                        return
+        def check(tag):
+            try:
+                while True:
+                    b_qp.receive(mr[:], context=("receive", tag))
+            except BlockingIOError:
+                pass
+            for number in range(4):
+                a_qp.send(b"check", context=(number, tag))
+                find(a_cq, (number, tag))
+        end = a_qp, a_cq, b_qp, b_cq, *connectors = connection()
+        interrupts, until = 0, time.monotonic() + 1.0
+        while time.monotonic() < until:
+            try:
+                armed = True
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 2e-3))
+                while armed:
+                    b_qp.receive(mr[:])
+                    a_qp.send(b"x")
+                    a_cq.wait(10)
+                    b_cq.wait(10)
+            except Interrupted:
+                interrupts += 1
+            except softndk.NdkError:
+                pass
+            armed = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            try:
+                check(interrupts)
+            except softndk.NdkError:
+                for item in (*connectors, a_qp, b_qp):
+                    item.__exit__(None, None, None)
+                a_qp, a_cq, b_qp, b_cq, *connectors = connection()
+                check("new")
+        assert interrupts > 20, interrupts
+        for item in (a, b):
+            item.__exit__(None, None, None)
+        """
+        program(body)
+
     def test_a_handler_that_uses_the_adapter_while_its_thread_waits(self) -> None:
         body = """
         with pair() as (a, b):

@@ -71,7 +71,6 @@ def test_signal_at_the_server(
         assert "no mismatch" in client.output
     assert process.errors == []
     assert "stopped by this side" in process.output
-    assert process.lines[-4].startswith("1 round" if options is IDLE else "")
 
 
 def test_ctrl_c_at_a_server_without_clients(running: tuple[Process, str]) -> None:
@@ -106,14 +105,13 @@ def test_json_after_ctrl_c(running: tuple[Process, str]) -> None:
 
 def test_ctrl_c_while_connecting() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        with started("ping", f"127.0.0.1:{silent.getsockname()[1]}") as client:
-            connection, _ = silent.accept()
+        target = f"127.0.0.1:{silent.getsockname()[1]}"
+        with started("ping", target) as client, silent.accept()[0]:
             begin = time.monotonic()
             client.signal()
             assert client.end() == 130
             assert time.monotonic() - begin < QUICK_S
             assert (client.lines, client.errors) == (["interrupted"], [])
-            connection.close()
 
 
 # ---- killed

@@ -8,6 +8,7 @@ Must not know: sockets, threads, real time, NDK objects, and what any of the oct
 
 import errno
 import os
+import random
 from collections.abc import Callable, Iterable, Sequence
 
 from softndk.config import IwarpConfig
@@ -23,7 +24,7 @@ from softndk.memory.access import MemoryAccess
 from softndk.memory.buffers import Mdl
 from softndk.memory.regions import Region
 from softndk.memory.sge import Sge
-from softndk.memory.tokens import ProtectionDomain, Right
+from softndk.memory.tokens import ProtectionDomain, Right, TokenTable
 from softndk.queues.completion import CompletionRing
 from softndk.queues.pair import QueuePair
 from softndk.queues.work import LocalRequest, ReadWork, ReceiveRequest, SendWork, WriteWork
@@ -42,6 +43,7 @@ class Side:
 
     `memory` are the region's octets, numbered from `base`; `local_token` and `stag` are its tokens. `events` is what
     the core has told, `fired` what the CQs' arms have caused, as (ring name, status).
+    With `seed` the tokens are the same in every run.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Side:
         base: int = 0x10000,
         size: int = 1 << 16,
         rights: Right = ALL_RIGHTS,
+        seed: int | None = None,
     ) -> None:
         self.name = name
         self.config = config or IwarpConfig()
@@ -66,6 +69,8 @@ class Side:
         self.fired: list[tuple[str, Status]] = []
         self.closed = False
         self.datapath = open_datapath(None)
+        if seed is not None:
+            self.datapath.tokens = TokenTable(random.Random(seed).randrange)
         self.pd = ProtectionDomain(f"pd_{name}")
         self.receive_ring = self._ring("receive", cq_depth)
         self.initiator_ring = self._ring("initiator", cq_depth)

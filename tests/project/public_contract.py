@@ -10,8 +10,7 @@ DUNDER = "(protocol of the language)"
 
 FUNCTIONS = {
     "open_adapter": (
-        "address=..., *, version=..., transport=..., datapath=..., config=..., network=..., strict=...,"
-        " trace=..."
+        "address=..., *, version=..., transport=..., datapath=..., config=..., network=..., strict=..., trace=..."
     ),
 }
 
@@ -340,6 +339,9 @@ INTERNAL = {
     "adapter_info",
     "candidate_ports",
     "check_limit",
+    "connections",
+    "endpoints",
+    "snapshot",
     "check_sge",
     "checked_sges",
     "error_for",
@@ -348,6 +350,4 @@ INTERNAL = {
     "no_port_free",
 }
 
-CONTRACT = (
-    FUNCTIONS.keys() | CLASSES.keys() | RECORDS.keys() | ENUMS.keys() | ERRORS.keys() | OTHER_NAMES
-) - LATER
+CONTRACT = (FUNCTIONS.keys() | CLASSES.keys() | RECORDS.keys() | ENUMS.keys() | ERRORS.keys() | OTHER_NAMES) - LATER

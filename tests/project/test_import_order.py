@@ -25,6 +25,7 @@ LAYERS = (
     {"ndk"},
     {"face"},
     {"testing", "cli", "ulp"},
+    {"conformance"},
 )
 RANK = {package: rank for rank, layer in enumerate(LAYERS) for package in layer}
 

@@ -47,9 +47,7 @@ def test_all_lists_each_name_once() -> None:
 def test_all_is_what_the_package_binds() -> None:
     """Every public name that `import softndk` gives stands in `__all__`, and the other way round."""
     bound = {
-        name
-        for name, value in vars(softndk).items()
-        if not name.startswith("_") and not isinstance(value, ModuleType)
+        name for name, value in vars(softndk).items() if not name.startswith("_") and not isinstance(value, ModuleType)
     }
     assert set(softndk.__all__) == bound
 
@@ -136,9 +134,7 @@ def is_forgiven(owner: str, member: str) -> bool:
     return later and member not in dir(getattr(softndk, owner, None))
 
 
-MEMBERS = [
-    (owner, member) for owner in CLASSES for member in CLASSES[owner] if not is_forgiven(owner, member)
-]
+MEMBERS = [(owner, member) for owner in CLASSES for member in CLASSES[owner] if not is_forgiven(owner, member)]
 
 
 @pytest.mark.parametrize(("owner", "member"), MEMBERS, ids=[".".join(pair) for pair in MEMBERS])

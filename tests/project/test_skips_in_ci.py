@@ -28,15 +28,11 @@ def run_elsewhere(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) ->
     """A folder of its own with this project's conftest and one listed reason."""
     monkeypatch.delenv("CI", raising=False)
     pytester.makeconftest(CONFTEST.read_text(encoding="utf-8"))
-    pytester.mkdir("project").joinpath("skips_allowed.txt").write_text(
-        "# why\nlisted: no IPv6\n", encoding="utf-8"
-    )
+    pytester.mkdir("project").joinpath("skips_allowed.txt").write_text("# why\nlisted: no IPv6\n", encoding="utf-8")
     return pytester
 
 
-def test_an_unlisted_skip_fails_in_ci(
-    run_elsewhere: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unlisted_skip_fails_in_ci(run_elsewhere: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
     run_elsewhere.makepyfile(SKIPPING_TESTS)
     result = run_elsewhere.runpytest_subprocess()

@@ -28,7 +28,7 @@ __all__ = ["Endpoint", "Interrupted", "PeerLeft", "PingFailed", "ProtocolBroken"
 RECEIVES: Final = 4
 """Messages that the peer may send ahead; the protocol needs two."""
 REQUESTS: Final = 16
-LEAVE_S: Final = 2.0
+LEAVE_S: Final = 1.0
 """How long a goodbye may take; then the connection is closed without one."""
 
 _SILENT: Final = OpFlag.SILENT_SUCCESS.value

@@ -55,6 +55,8 @@ class RoundTrips:
         for place, count in enumerate(self._buckets):
             seen += count
             if count and seen >= wanted:
+                if place == self._BUCKETS - 1:
+                    return self.longest_s
                 return min(self.longest_s, self._LOWEST_S * math.exp((place + 1) * self._RATIO))
         return 0.0
 

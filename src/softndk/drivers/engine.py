@@ -21,6 +21,7 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from errno import ECONNABORTED, ETIMEDOUT
 from typing import TYPE_CHECKING, Final
 
@@ -54,7 +55,7 @@ class Channel(ABC):
     lock.
     """
 
-    __slots__ = ("_fd", "_loaned", "_mask", "_registered", "_seat", "_timer_at")
+    __slots__ = ("_fd", "_loaned", "_mask", "_registered", "_seat", "_timer", "_timer_at")
 
     def __init__(self) -> None:
         self._fd = -1
@@ -62,6 +63,7 @@ class Channel(ABC):
         self._registered = 0
         self._seat: _Seat | None = None
         self._loaned = False
+        self._timer: Timer | None = None
         self._timer_at = math.inf
 
     @abstractmethod
@@ -162,6 +164,18 @@ class _Station:
         self.threaded = False
         self.abandoned = False
 
+    def take_seat(self) -> _Seat | None:
+        """None: the machine has no descriptor left for one."""
+        try:
+            return self.seats.pop() if self.seats else _Seat()
+        except OSError:
+            return None
+
+    def renew_selector(self) -> None:
+        self.selector.close()
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(self.alarm.fileno(), READ)
+
     def wait(self, timeout: float) -> list[tuple[int, int]]:
         """Sleep, without the lock; return descriptors with READ and WRITE."""
         try:
@@ -210,7 +224,7 @@ class Engine:
         self._station: _Station | None = None
         self._thread: threading.Thread | None = None
         self._channels: dict[int, Channel] = {}
-        self._timers: list[tuple[float, int, Channel | Timer]] = []
+        self._timers: list[tuple[float, int, Timer]] = []
         self._numbers = itertools.count()
         self._sleeping = False
         self._wakes_at = math.inf
@@ -221,6 +235,7 @@ class Engine:
         self._reclaiming = False
         self._last_leave = -math.inf
         self._deserted: list[_Seat] = []
+        self._interrupted = False
         self._buffer: memoryview | None = None
 
     # ---- getters
@@ -269,8 +284,11 @@ class Engine:
                 self._end_loan(channel)  # output must not wait for a loan to run out
         when = channel.deadline()
         if when is not None and when < channel._timer_at:
+            if channel._timer is not None:
+                channel._timer.cancel()
             channel._timer_at = when
-            self._push(when, channel)
+            channel._timer = Timer(lambda: self._deadline_of(channel))
+            self._push(when, channel._timer)
 
     def remove(self, channel: Channel) -> None:
         """Stop serving; before the socket is closed. A second call does nothing."""
@@ -280,6 +298,9 @@ class Engine:
         del self._channels[fd]
         self._loans.pop(channel, None)
         channel._loaned = False
+        if channel._timer is not None:
+            channel._timer.cancel()  # or the channel would be kept until then
+            channel._timer = None
         station = self._station
         if station is None:
             return
@@ -290,7 +311,8 @@ class Engine:
             seat.watch(fd, 0)
             seat.ring()  # a file that a system call waits on is not closed, and no FIN goes out, until that returns
         if channel._registered:
-            station.selector.unregister(fd)
+            with suppress(KeyError):  # a signal has come between the two steps of registering
+                station.selector.unregister(fd)
             self._kick_if_blind()
         channel._registered = channel._mask = 0
         if self._stopping and not self._channels:
@@ -324,8 +346,8 @@ class Engine:
                     return
                 free = [channel for channel in channels() if channel._fd >= 0 and channel._seat is None]
                 if free and _CAN_LEND and self._station is not None and not self._ended:
-                    seats = self._station.seats
-                    seat = seats.pop() if seats else _Seat()
+                    seat = self._station.take_seat()
+                if seat is not None:
                     self._sit_down(seat, free)
                     waiter.alarm = seat.ring
             if seat is None:
@@ -337,12 +359,18 @@ class Engine:
                 self._give_back(seat)
         except BaseException:
             if seat is not None:
-                # the engine's thread gives back what the seat holds: no signal can interrupt it there
                 self._deserted.append(seat)
-                self._wake_thread()
+                self.interrupted()
             raise
         with self._lock:
             self._keep(seat)
+
+    def interrupted(self) -> None:
+        """A thread leaves its work here by an exception, a signal's most likely, which may have come between any two steps
+        on seat, selector and loans: have the engine's thread put them right, where no signal comes.
+        """
+        self._interrupted = True
+        self._wake_thread()
 
     def stop(self) -> None:
         """Drop every channel that is left and end the thread."""
@@ -439,6 +467,24 @@ class Engine:
             seat.channels.pop(fd, None)
         self._last_leave = self.now()
 
+    def _recover(self) -> None:
+        """Make everything anew from what the channels want."""
+        self._interrupted = False
+        station = self._station
+        if station is None:
+            return
+        left, self._deserted = self._deserted, []
+        station.renew_selector()
+        self._loans.clear()
+        for channel in self._channels.values():
+            if channel._seat in left:
+                channel._seat = None
+            channel._loaned = False
+            channel._registered = channel._mask = 0
+            self.update(channel)
+        for seat in left:
+            seat.alarm.close()
+
     def _keep(self, seat: _Seat) -> None:
         if self._station is None or self._ended:
             seat.alarm.close()
@@ -521,10 +567,8 @@ class Engine:
     def _before_sleep(self) -> float | None:
         """Seconds that the thread may sleep; None: it is to end."""
         with self._lock:
-            while self._deserted:
-                seat = self._deserted.pop()
-                self._give_back(seat)
-                self._keep(seat)
+            if self._interrupted:
+                self._recover()
             now = self.now()
             if self._stopping:
                 if now >= self._stop_at:
@@ -552,21 +596,22 @@ class Engine:
     def _run_timers(self) -> None:
         now = self.now()
         while self._timers and self._timers[0][0] <= now:
-            when, _, target = heapq.heappop(self._timers)
-            if isinstance(target, Timer):
-                fn, target.fn = target.fn, None
-                if fn is not None:
-                    try:
-                        fn()
-                    except Exception as error:
-                        report_unraisable(error, fn, "Exception ignored in softndk timer")
-            elif target._fd >= 0 and when >= target._timer_at:
-                target._timer_at = math.inf
+            timer = heapq.heappop(self._timers)[2]
+            fn, timer.fn = timer.fn, None
+            if fn is not None:
                 try:
-                    target.on_deadline()
-                except BaseException as error:
-                    self._broken(target, error)
-                self.update(target)
+                    fn()
+                except Exception as error:
+                    report_unraisable(error, fn, "Exception ignored in softndk timer")
+
+    def _deadline_of(self, channel: Channel) -> None:
+        channel._timer = None
+        channel._timer_at = math.inf
+        try:
+            channel.on_deadline()
+        except BaseException as error:
+            self._broken(channel, error)
+        self.update(channel)
 
     def _serve(self, channel: Channel, mask: int) -> None:
         try:
@@ -580,6 +625,7 @@ class Engine:
         """
         channel.fail(OSError(ECONNABORTED, "softndk has failed internally"))
         if not isinstance(error, Exception):
+            self.interrupted()
             raise error
         report_unraisable(error, channel, "Exception ignored in softndk engine; its connection is dropped")
 
@@ -587,8 +633,8 @@ class Engine:
         for channel in self.channels:
             channel.fail(OSError(ETIMEDOUT, reason))
 
-    def _push(self, when: float, target: Channel | Timer) -> None:
-        heapq.heappush(self._timers, (when, next(self._numbers), target))
+    def _push(self, when: float, timer: Timer) -> None:
+        heapq.heappush(self._timers, (when, next(self._numbers), timer))
         if when < self._wakes_at:
             self._kick()
 

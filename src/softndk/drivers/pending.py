@@ -269,7 +269,7 @@ class Pending(Awaitable[_T_co], Generic[_T_co]):
             del error  # it holds this frame
 
     def __del__(self) -> None:
-        if self._state is _State.FAILED and not self._retrieved and not self._forgiven:
+        if getattr(self, "_state", None) is _State.FAILED and not self._retrieved and not self._forgiven:
             error = cast(BaseException, self._outcome)
             _log.error("%s failed and nobody asked for the outcome: %s", self._what, error, exc_info=error)
 

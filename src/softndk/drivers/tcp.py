@@ -295,8 +295,10 @@ class TcpStream(Channel):
                     self._on_activity()
                 if not self.closed:
                     self._do_finish()
-        except BaseException:
+        except BaseException as error:
             self.fail(OSError(errno.ECONNABORTED, _INTERNAL))
+            if not isinstance(error, Exception):
+                self._engine.interrupted()
             raise
         finally:
             self._pumping = False

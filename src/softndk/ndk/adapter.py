@@ -125,14 +125,7 @@ class Adapter(NdkObject):
     def open_objects(self) -> tuple[NdkObject, ...]:
         """Everything on this adapter that is not closed, antecedents first."""
         with self._lock:
-            found: dict[NdkObject, None] = {}
-            queue: list[NdkObject] = list(self._successors)
-            while queue:
-                item = queue.pop(0)
-                if item not in found and not item._closed:
-                    found[item] = None
-                    queue.extend(item._successors)
-            return tuple(found)
+            return self._open_objects()
 
     def query_info(self) -> AdapterInfo:
         """Limits and capabilities (NdkQueryAdapterInfo)."""
@@ -149,13 +142,13 @@ class Adapter(NdkObject):
         """Connections that are being made or are up (OID_NDK_CONNECTIONS)."""
         with self._lock:
             self._check_usable("query_connections")
-            return connections(self.open_objects)
+            return connections(self._open_objects())
 
     def query_local_endpoints(self) -> tuple[EndpointEntry, ...]:
         """Listening listeners and shared endpoints (OID_NDK_LOCAL_ENDPOINTS)."""
         with self._lock:
             self._check_usable("query_local_endpoints")
-            return endpoints(self.open_objects)
+            return endpoints(self._open_objects())
 
     # ---- NDKPI's creations
 
@@ -193,9 +186,7 @@ class Adapter(NdkObject):
         if on_connect is not None:
             check_callback(on_connect)
         with self._lock:
-            self._check_usable("create_listener")
-            self._offer_status()
-            return Listener(self._context, self, on_connect)
+            return self._create_listener("create_listener", on_connect)
 
     def create_shared_endpoint(self, address: Address) -> SharedEndpoint:
         """One local address for many outgoing connections (NdkCreateSharedEndpoint). Port 0: one is picked (R-SE-2).
@@ -239,13 +230,14 @@ class Adapter(NdkObject):
 
         Raises: as Listener.listen, and what its Pending would fail with; no listener is left then.
         """
-        listener = self.create_listener()
-        try:
-            listener.listen((self._context.addresses[0], 0) if address is None else address).result(0)
-        except BaseException:
-            listener.close()
-            raise
-        return listener
+        with self._lock:
+            listener = self._create_listener("listen", None)
+            try:
+                listener._listen((self._context.addresses[0], 0) if address is None else address).result(0)
+            except BaseException:
+                listener._close()
+                raise
+            return listener
 
     def connect(
         self,
@@ -324,8 +316,23 @@ class Adapter(NdkObject):
             reference = weakref.ref(self)
             self._status = offer(self._runtime.engine, lambda: _tell(reference))
 
+    def _open_objects(self) -> tuple[NdkObject, ...]:
+        found: dict[NdkObject, None] = {}
+        queue: list[NdkObject] = list(self._successors)
+        while queue:
+            item = queue.pop(0)
+            if item not in found and not item._closed:
+                found[item] = None
+                queue.extend(item._successors)
+        return tuple(found)
+
+    def _create_listener(self, operation: str, on_connect: Callable[[Connector], object] | None) -> Listener:
+        self._check_usable(operation)
+        self._offer_status()
+        return Listener(self._context, self, on_connect)
+
     def _state_text(self) -> str:
-        return f"{', '.join(self._context.addresses)} {self.datapath} objects {len(self._successors)}"
+        return f"{', '.join(self._context.addresses)} {self._context.datapath.name} objects {len(self._successors)}"
 
     def _finish_close(self) -> None:
         context = self._context
@@ -349,7 +356,7 @@ class Adapter(NdkObject):
 
 def _tell(reference: "weakref.ref[Adapter]") -> dict[str, Any]:
     adapter = reference()
-    return {} if adapter is None else snapshot(adapter, adapter.open_objects)
+    return {} if adapter is None else snapshot(adapter, adapter._open_objects())
 
 
 def _give_up(connector: Connector) -> bool:

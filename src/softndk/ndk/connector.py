@@ -389,7 +389,7 @@ class Connector(NdkObject):
                 f"{what}: {endpoint._label} has a connector to {target[0]}:{target[1]} that is not closed"
                 " [ADDRESS_ALREADY_EXISTS, R-CONNSE-1]",
             )
-        return endpoint.local_address
+        return endpoint._address
 
     def _source(self, what: str, target: Address, source: Address | None) -> Address | NdkError:
         """The local end: given, or the adapter's address of the destination's family."""

@@ -135,17 +135,11 @@ class Cq(NdkObject):
         Raises: TimeoutError on expiry. BufferOverflow or InternalError: the queue has failed and is empty.
         InvalidHandle: it is being closed. RuntimeError: in a callback, or under a running event loop.
         """
-        return self.next_results(max_results=max_results, kind=kind).result(timeout)
+        return self._next("wait", max_results, kind).result(timeout)
 
     def next_results(self, *, max_results: int = 64, kind: CqNotify = CqNotify.ANY) -> Pending[list[Result]]:
         """What `wait` waits for, to be awaited or asked later; takes nothing until somebody does."""
-        kind = _notify_kind(self._label, "next_results", kind)
-        if max_results < 1:
-            raise InvalidParameter(
-                f"{self._label} next_results: max_results={max_results}, must be 1 or more [INVALID_PARAMETER]"
-            )
-        self._check_usable("next_results")
-        return self._line.call(kind, max_results)
+        return self._next("next_results", max_results, kind)
 
     def __aiter__(self) -> AsyncIterator[Result]:
         """One result a step; ends when the queue is closed. A break loses nothing."""
@@ -163,6 +157,15 @@ class Cq(NdkObject):
             return self._alarm.fileno()
 
     # ---- inside
+
+    def _next(self, operation: str, max_results: int, kind: CqNotify) -> Pending[list[Result]]:
+        kind = _notify_kind(self._label, operation, kind)
+        if max_results < 1:
+            raise InvalidParameter(
+                f"{self._label} {operation}: max_results={max_results}, must be 1 or more [INVALID_PARAMETER]"
+            )
+        self._check_usable(operation)
+        return self._line.call(kind, max_results)
 
     def _fire(self, status: Status) -> None:
         if self._alarm is not None:
@@ -192,8 +195,9 @@ class Cq(NdkObject):
 
     def _state_text(self) -> str:
         armed = "" if self._ring.armed is None else f" armed {self._ring.armed.name}"
-        failed = "" if self.status is Status.SUCCESS else f" {self.status.name}"
-        return f"{len(self._ring)}/{self.depth}{armed}{failed}"
+        status = self._ring.status
+        failed = "" if status is Status.SUCCESS else f" {status.name}"
+        return f"{len(self._ring)}/{self._ring.depth}{armed}{failed}"
 
     def _renamed(self) -> None:
         self._line.what = f"{self._label} wait"
@@ -242,7 +246,7 @@ class _Results:
         return self
 
     async def __anext__(self) -> Result:
-        if self._cq.closing:
+        if self._cq._closing:
             raise StopAsyncIteration
         try:
             return await self._cq._line.call_one(CqNotify.ANY)

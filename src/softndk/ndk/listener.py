@@ -66,15 +66,7 @@ class Listener(NdkObject):
         """
         with self._lock:
             self._check_usable("listen")
-            what = f"{self._label} listen"
-            if self._sockets:
-                raise InvalidState(f"{what}: listens at {self._address} already [INVALID_DEVICE_STATE, R-LISTEN-3]")
-            wanted = check_address(what, address)
-            try:
-                self._open(what, wanted)
-            except NdkError as error:
-                return Promise.failed(self._runtime, what, error)
-            return Promise.finished(self._runtime, what, None)
+            return self._listen(address)
 
     def control_connect_events(self, *, pause: bool) -> None:
         """Pause: further requests are refused as if nobody listened; or take them again (NdkControlConnectEvents)."""
@@ -126,6 +118,17 @@ class Listener(NdkObject):
             return self._alarm.fileno()
 
     # ---- inside
+
+    def _listen(self, address: Address) -> Pending[None]:
+        what = f"{self._label} listen"
+        if self._sockets:
+            raise InvalidState(f"{what}: listens at {self._address} already [INVALID_DEVICE_STATE, R-LISTEN-3]")
+        wanted = check_address(what, address)
+        try:
+            self._open(what, wanted)
+        except NdkError as error:
+            return Promise.failed(self._runtime, what, error)
+        return Promise.finished(self._runtime, what, None)
 
     def _open(self, what: str, wanted: Address) -> None:
         host, port = wanted

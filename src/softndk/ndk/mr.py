@@ -15,6 +15,8 @@ from softndk.status import Status
 __all__ = ["Mr"]
 
 _ALL_FLAGS = MrFlag.ALLOW_REMOTE_WRITE | MrFlag.ALLOW_REMOTE_READ | MrFlag.RDMA_READ_SINK
+_REMOTE_WRITE = MrFlag.ALLOW_REMOTE_WRITE.value
+_REMOTE_WRITE_ALONE = _REMOTE_WRITE & ~MrFlag.ALLOW_LOCAL_WRITE.value  # half of a flag is no flag (R-FLAG-1)
 
 
 class Mr(NdkObject):
@@ -82,7 +84,7 @@ class Mr(NdkObject):
         stop = length if index.stop is None else index.stop
         if index.step is not None or not 0 <= start <= stop <= length:
             raise IndexError(f"{self._label}[{index.start}:{index.stop}]: outside its {length} octets, or with a step")
-        return Sge(address + start, stop - start, self.local_token)
+        return Sge(address + start, stop - start, LocalToken(self._token("slice", self._region.local)))
 
     # ---- requests
 
@@ -95,36 +97,7 @@ class Mr(NdkObject):
         """
         with self._lock:
             self._check_usable("register")
-            region = self._region
-            if not isinstance(region, Region):
-                raise self._wrong_kind("register", "create it without fast_register")
-            if isinstance(flags, bool) or not isinstance(flags, int):
-                raise TypeError(f"{self._label} register: flags={flags!r} is not an int")
-            if flags & ~_ALL_FLAGS.value or flags < 0:
-                raise InvalidParameter(
-                    f"{self._label} register: unknown flags {flags:#x} [INVALID_PARAMETER, R-REGMR-5]"
-                )
-            mdl = buffer if isinstance(buffer, Mdl) else Mdl(buffer)
-            size = mdl.length if length is None else length
-            limit = min(mdl.length, self._context.info.max_registration_size)
-            if not 0 < size <= limit:
-                raise InvalidParameter(
-                    f"{self._label} register: length {size}, must be 1 to {limit} [INVALID_PARAMETER, R-REGMR-4, A-24]"
-                )
-            memory = mdl.byte_range(size)
-            rights = _rights(flags)
-            if memory.readonly and rights & Right.LOCAL_WRITE:
-                memory.release()
-                raise InvalidParameter(
-                    f"{self._label} register: the buffer is read-only, flags {MrFlag(flags)!r} ask for a write right"
-                    " [INVALID_PARAMETER]"
-                )
-            try:
-                region.register(mdl.address, memory, rights)
-            except NdkError:
-                memory.release()
-                raise
-            return Promise.finished(self._runtime, f"{self._label} register", None)
+            return self._register(buffer, flags, length)
 
     def deregister(self) -> Pending[None]:
         """End the registration: neither token works any more, the buffer is free (NdkDeregisterMr, R-DEREG-2).
@@ -162,6 +135,38 @@ class Mr(NdkObject):
             return Promise.finished(self._runtime, what, None)
 
     # ---- inside
+
+    def _register(self, buffer: Memory | Mdl, flags: int, length: int | None) -> Pending[None]:
+        region = self._region
+        if not isinstance(region, Region):
+            raise self._wrong_kind("register", "create it without fast_register")
+        if isinstance(flags, bool) or not isinstance(flags, int):
+            raise TypeError(f"{self._label} register: flags={flags!r} is not an int")
+        if flags & ~_ALL_FLAGS.value or flags < 0 or flags & _REMOTE_WRITE == _REMOTE_WRITE_ALONE:
+            raise InvalidParameter(
+                f"{self._label} register: unknown flags {flags:#x} [INVALID_PARAMETER, R-REGMR-5]"
+            )
+        mdl = buffer if isinstance(buffer, Mdl) else Mdl(buffer)
+        size = mdl.length if length is None else length
+        limit = min(mdl.length, self._context.info.max_registration_size)
+        if not 0 < size <= limit:
+            raise InvalidParameter(
+                f"{self._label} register: length {size}, must be 1 to {limit} [INVALID_PARAMETER, R-REGMR-4, A-24]"
+            )
+        memory = mdl.byte_range(size)
+        rights = _rights(flags)
+        if memory.readonly and rights & Right.LOCAL_WRITE:
+            memory.release()
+            raise InvalidParameter(
+                f"{self._label} register: the buffer is read-only, flags {MrFlag(flags)!r} ask for a write right"
+                " [INVALID_PARAMETER]"
+            )
+        try:
+            region.register(mdl.address, memory, rights)
+        except NdkError:
+            memory.release()
+            raise
+        return Promise.finished(self._runtime, f"{self._label} register", None)
 
     def _range(self, what: str) -> tuple[int, int]:
         if self._posted_range is not None:

@@ -60,13 +60,15 @@ class Pd(NdkObject):
                 else byte_view(buffer, "register_mr").readonly
             )
             flags = MrFlag.ALLOW_LOCAL_WRITE if writable else MrFlag.ALLOW_LOCAL_READ
-        mr = self.create_mr()
-        try:
-            mr.register(buffer, flags, length=length).result(0)
-        except BaseException:
-            mr.close()
-            raise
-        return mr
+        with self._lock:
+            self._check_usable("register_mr")
+            mr = Mr(self._context, self, self._domain, fast_register=False)
+            try:
+                mr._register(buffer, flags, length).result(0)
+            except BaseException:
+                mr._close()
+                raise
+            return mr
 
     def create_mw(self) -> Mw:
         """A memory window, invalid until bound (NdkCreateMw, R-MW-1)."""

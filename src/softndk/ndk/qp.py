@@ -52,7 +52,8 @@ _FLAGS: Final = {  # which flags each request lists (R-FLAG-3)
 _FLAGS["send_and_invalidate"] = _FLAGS["send"]
 _INLINE: Final = OpFlag.INLINE.value
 _DEFER: Final = OpFlag.DEFER.value
-_REMOTE_WRITE: Final = OpFlag.ALLOW_REMOTE_WRITE.value
+_LOCAL_WRITE: Final = OpFlag.ALLOW_LOCAL_WRITE.value
+_REMOTE_WRITE: Final = OpFlag.ALLOW_REMOTE_WRITE.value  # contains the former (R-FLAG-1)
 _U32: Final = 1 << 32
 _U64: Final = 1 << 64
 _T = TypeVar("_T", Mr, Mw)
@@ -326,6 +327,8 @@ class Qp(NdkObject):
         self, operation: str, flags: int, mr: Mr, context: Any, mw: Mw, address: int | None, length: int | None
     ) -> LocalRequest:
         region, window = self._own(operation, mr, Mr)._region, self._own(operation, mw, Mw)._window
+        if flags & _REMOTE_WRITE not in (0, _REMOTE_WRITE):
+            raise self._half_a_flag(operation, flags)
         rights = Right.NONE
         if flags & OpFlag.ALLOW_REMOTE_READ.value:
             rights |= Right.REMOTE_READ
@@ -395,6 +398,8 @@ class Qp(NdkObject):
             raise InvalidParameter(
                 f"{who}: base_address {base_address:#x} is not fbo + n * {PAGE_SIZE} [INVALID_PARAMETER, R-FREG-4]"
             )
+        if flags & _REMOTE_WRITE not in (0, _LOCAL_WRITE, _REMOTE_WRITE):
+            raise self._half_a_flag(operation, flags)
         rights = _fast_rights(flags)
         if rights & (Right.REMOTE_READ | Right.REMOTE_WRITE) and not region.remote_access:
             raise AccessViolation(
@@ -479,6 +484,12 @@ class Qp(NdkObject):
     def _sges(self, operation: str, sgl: Sgl, limit: int, limit_name: str) -> Sequence[Sge]:
         return checked_sges(
             f"{self._label} {operation}", sgl, limit, limit_name, self._context.info.max_transfer_length
+        )
+
+    def _half_a_flag(self, operation: str, flags: int) -> InvalidParameter:
+        return InvalidParameter(
+            f"{self._label} {operation}: flags {flags:#x} have a part of ALLOW_REMOTE_WRITE ({_REMOTE_WRITE:#x}) that is no"
+            " flag of this request [INVALID_PARAMETER, R-FLAG-1, R-FLAG-3]"
         )
 
     def _check_number(self, operation: str, name: str, value: int | None, bound: int) -> None:

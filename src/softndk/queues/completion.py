@@ -46,7 +46,6 @@ class CompletionRing:
         self._entries: deque[Result] = deque()
         self._newest = dict.fromkeys(_KINDS, 0)  # running number of the newest entry that matches each type
         self._number = 0  # running number of the newest entry
-        self._taken = 0  # running number of the newest entry that was taken
         self._seen = 0  # value of _number when the notification was last made
         self._error_told = False
         self._delay = delay
@@ -75,8 +74,12 @@ class CompletionRing:
     def take(self, limit: int | None) -> list[Result]:
         """Remove up to `limit` entries (None: all), oldest first (R-GETCQ-1)."""
         count = len(self._entries) if limit is None else min(limit, len(self._entries))
-        self._taken += count
         return [self._entries.popleft() for _ in range(count)]
+
+    @property
+    def _taken(self) -> int:
+        """Running number of the newest entry that was taken. Not counted: a take that a signal interrupts stays in step."""
+        return self._number - len(self._entries)
 
     def holds(self, kind: CqNotify) -> bool:
         """True if an entry that matches `kind` is present."""

@@ -689,6 +689,7 @@ def test_in_a_forked_child_waiting_is_an_invalid_handle_and_outcomes_stay_readab
     holder = threading.Thread(target=hold_the_lock)
     holder.start()
     assert held.wait(PATIENCE_S)
+    threading.Timer(0.02, release.set).start()
     child = os.fork()
     if child == 0:
         code = 1
@@ -700,6 +701,5 @@ def test_in_a_forked_child_waiting_is_an_invalid_handle_and_outcomes_stay_readab
             code = 0
         finally:
             os._exit(code)
-    release.set()
     holder.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -1,6 +1,7 @@
 """The one access check: which token, whose, which right, where (R-MEM, R-WR-15, R-INVAL-1)."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -95,13 +96,13 @@ class TestRemote:
     def test_outside_by_one_octet(self, offset: int, length: int) -> None:
         """R-MEM-3: octet granular, no rounding to pages."""
         memory = Memory()
-        call = lambda: memory.access.remote(memory.remote, BASE + offset, length, Right.REMOTE_READ)  # noqa: E731
+        call = partial(memory.access.remote, memory.remote, BASE + offset, length, Right.REMOTE_READ)
         assert denied(call) is Denial.OUT_OF_BOUNDS
 
     @pytest.mark.parametrize(("address", "length"), [(TOP - 1, 2), (TOP - SIZE, SIZE + 1), (TOP - 4, 0xFFFFFFFF)])
     def test_wraps(self, address: int, length: int) -> None:
         memory = Memory(base=TOP - SIZE)
-        call = lambda: memory.access.remote(memory.remote, address, length, Right.REMOTE_READ)  # noqa: E731
+        call = partial(memory.access.remote, memory.remote, address, length, Right.REMOTE_READ)
         assert denied(call) is Denial.WRAP
 
     def test_up_to_the_top_does_not_wrap(self) -> None:
@@ -121,14 +122,14 @@ class TestRemote:
         privileged.valid = True
         fast = memory.fast_region()
         for token in (memory.local, privileged.stag, number(fast.local)):
-            call = lambda token=token: memory.access.remote(token, BASE, 1, Right.REMOTE_READ)  # noqa: E731
+            call = partial(memory.access.remote, token, BASE, 1, Right.REMOTE_READ)
             assert denied(call) is Denial.INVALID_TOKEN
-            assert denied(lambda token=token: memory.access.invalidate(token)) is Denial.INVALID_TOKEN
+            assert denied(partial(memory.access.invalidate, token)) is Denial.INVALID_TOKEN
 
     def test_unknown_wrong_key_and_dead_tokens(self) -> None:
         memory = Memory()
         for token in (0, 0xDEADBE01, memory.remote ^ 1, memory.remote ^ 0x100):
-            call = lambda token=token: memory.access.remote(token, BASE, 1, Right.REMOTE_READ)  # noqa: E731
+            call = partial(memory.access.remote, token, BASE, 1, Right.REMOTE_READ)
             assert denied(call) is Denial.INVALID_TOKEN
         stag = memory.remote
         memory.region.deregister()
@@ -167,7 +168,7 @@ class TestRemote:
         assert bytes(memory.access.remote(stag, BASE + 8, 8, Right.REMOTE_READ)[0]) == bytes(range(8, 16))
         assert denied(lambda: memory.access.remote(stag, BASE + 8, 1, Right.REMOTE_WRITE)) is Denial.MISSING_RIGHT
         for address, length in ((BASE + 7, 1), (BASE + 16, 1), (BASE + 8, 9)):
-            call = lambda a=address, n=length: memory.access.remote(stag, a, n, Right.REMOTE_READ)  # noqa: E731
+            call = partial(memory.access.remote, stag, address, length, Right.REMOTE_READ)
             assert denied(call) is Denial.OUT_OF_BOUNDS
 
     def test_overlapping_windows_keep_apart(self) -> None:
@@ -211,7 +212,7 @@ class TestLocal:
     def test_remote_tokens_are_no_local_ones(self) -> None:
         memory = Memory()
         for token in (memory.remote, memory.window().token.stag, number(memory.fast_region().remote), 0, 0xDEADBE01):
-            call = lambda token=token: memory.access.local(token, BASE, 1, write=False)  # noqa: E731
+            call = partial(memory.access.local, token, BASE, 1, write=False)
             assert denied(call) is Denial.INVALID_TOKEN
 
     def test_another_pd(self) -> None:
@@ -256,7 +257,7 @@ class TestPrivileged:
     def test_outside_the_mapped_buffer(self) -> None:
         memory, token, pages = self.make(bytearray(10), fbo=100)
         for address, length in ((pages[0] + 99, 1), (pages[0] + 110, 1), (pages[0] + 100, 11), (BASE, 1), (0, 1)):
-            call = lambda a=address, n=length: memory.access.local(token, a, n, write=False)  # noqa: E731
+            call = partial(memory.access.local, token, address, length, write=False)
             assert denied(call) is Denial.OUT_OF_BOUNDS
 
     def test_read_only_buffer(self) -> None:
@@ -295,7 +296,7 @@ class TestInline:
     def test_nowhere(self) -> None:
         memory = Memory()
         for address, length in ((BASE - 1, 2), (BASE + SIZE, 1), (5, 1)):
-            call = lambda a=address, n=length: memory.access.inline(memory.local, a, n)  # noqa: E731
+            call = partial(memory.access.inline, memory.local, address, length)
             assert denied(call) is Denial.OUT_OF_BOUNDS
 
     def test_memory_of_another_pd_cannot_be_read(self) -> None:

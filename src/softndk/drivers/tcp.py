@@ -38,6 +38,7 @@ DEFAULT_MSS: Final = 1440
 """Where the system does not tell: Ethernet with IPv6."""
 _OUT_OF_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _INTERNAL: Final = "softndk has failed internally"
+_IP_BIND_ADDRESS_NO_PORT: Final = 24
 _IP_LOCAL_PORT_RANGE: Final = 51
 _ABORTIVE: Final = struct.pack("ii", 1, 0)
 
@@ -245,7 +246,7 @@ class TcpStream(Channel):
                 if shared:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 else:
-                    _prefer_dynamic_ports(sock)
+                    _choose_port_late(sock)
                 sock.bind(bound[1])
             code = sock.connect_ex(target)
             if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR):
@@ -647,9 +648,13 @@ def reserve(address: Address) -> socket.socket:
     return sock
 
 
-def _prefer_dynamic_ports(sock: socket.socket) -> None:
-    """Have the system pick source ports from 49152 to 65535, where it can (Linux 6.3: IP_LOCAL_PORT_RANGE)."""
+def _choose_port_late(sock: socket.socket) -> None:
+    """Have the system pick the source port when it connects: then only the pair of addresses must be new, and ports
+    that rest after earlier connections can be used again. From 49152 to 65535, where it can (Linux 6.3).
+    """
     if sys.platform == "linux":
+        with suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
         with suppress(OSError):
             sock.setsockopt(socket.IPPROTO_IP, _IP_LOCAL_PORT_RANGE, struct.pack("I", 65535 << 16 | 49152))
 

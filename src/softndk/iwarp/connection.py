@@ -8,12 +8,13 @@ inputs (`connected`, `receive_data`, `receive_eof`, `connection_lost`, `handle_t
 It is handed its data path and does not choose it; it knows no sockets, no locks and no clock.
 """
 
+import errno
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 from softndk.config import IwarpConfig
-from softndk.errors import Aborted, IoTimeout, NdkError, Refused, error_from_os
+from softndk.errors import Aborted, AddressUnavailable, IoTimeout, NdkError, Refused, error_from_os
 from softndk.flags import OperationType
 from softndk.iwarp import events, faults
 from softndk.iwarp.events import Event, Finish
@@ -53,6 +54,7 @@ class Connection:
     def __init__(self, name: str, config: IwarpConfig, *, initiator: Initiator | None, limits: tuple[int, int]) -> None:
         self.name = name
         self.state = State.IDLE
+        self.picks_port = False  # the source port is the system's choice
         self.negotiated: Negotiated | None = None
         self.pair: QueuePair | None = None
         self._config = config
@@ -166,6 +168,12 @@ class Connection:
         if self.state in (State.CLOSED, State.ERROR):
             return
         failure = error_from_os(error, f"{self.name}: connection lost")
+        if self.picks_port and self.state is State.IDLE and error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
+            failure = AddressUnavailable(
+                f"{self.name}: no local port is free [TOO_MANY_ADDRESSES, R-PORT-1]",
+                Status.TOO_MANY_ADDRESSES,
+                provider_error_code=failure.provider_error_code,
+            )
         unanswered = self._initiator is not None and self.state in (State.IDLE, State.REQUESTING)
         if unanswered and failure.status is Status.CONNECTION_RESET:
             failure = Refused(f"{failure.text}; nobody takes connections there [CONNECTION_REFUSED, R-PAUSE-1]")

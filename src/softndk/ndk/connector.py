@@ -364,6 +364,7 @@ class Connector(NdkObject):
             self._endpoint = endpoint
             endpoint._destinations.add(target)
             self._depend_on(endpoint)
+        core.picks_port = origin[1] == 0
         self._stream = make_stream(context, core, self._on_activity, active=True)
         self._stream.connect(target, origin, shared=endpoint is not None)
         self._hold(self._stream.local_address)

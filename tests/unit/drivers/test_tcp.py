@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import select
 import socket
 import struct
 import sys
@@ -505,6 +506,11 @@ class TestEnding:
             assert len(os.listdir("/proc/self/fd")) == before
 
 
+def full(end: End) -> bool:
+    with end.runtime.lock:
+        return end.stream._blocked and not select.select([], [end.stream._sock], [], 0)[1]
+
+
 class NotedTap:
     def __init__(self) -> None:
         self.log: list[str] = []
@@ -556,6 +562,7 @@ class TestTheTap:
         data = os.urandom(8 << 20)
         with peer:
             end.send(data)
+            until(lambda: full(end))  # so that some call has sent a part of what it was given
             assert receive_exactly(peer, len(data)) == data
             peer.sendall(b"answer")
             peer.shutdown(socket.SHUT_WR)

@@ -241,31 +241,30 @@ class TestExit:
 
 
 class TestForgotten:
-    def test_an_adapter_is_collected_whole_and_its_thread_ends(self) -> None:
+    def test_an_adapter_is_collected_whole_and_its_threads_and_descriptors_go(self) -> None:
         body = """
         import gc, warnings, weakref
-        before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+        def descriptors():
+            return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+        before = descriptors()
         def forget():
             ends = a, b = pair()
-            a.cq.arm(); a.cq.fileno()
-            a.cq.wait(0) if False else None
+            a.cq.arm()
+            a.cq.fileno()
             b.adapter.listen()
             b.adapter.create_listener(lambda c: None).listen(("127.0.0.1", 0))
             a.adapter.create_pd().close(on_done=lambda _: None)
             return [weakref.ref(part) for end in ends for part in (end.adapter, end.qp, end.cq, end.connector)]
+        until = time.monotonic() + 10
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             parts = forget()
-            gc.collect()
-            mine = [str(item.message) for item in caught if "softndk" in str(item.message) or "Adapter" in str(item.message)]
-        assert len(mine) == 2 and all("never closed" in text for text in mine), [str(c.message) for c in caught]
-        assert not any(part() for part in parts)
-        for thread in threading.enumerate():
-            if thread is not threading.current_thread():
-                thread.join(5)
-        assert threading.active_count() == 1, threading.enumerate()
-        after = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
-        assert after == before, (before, after)
+            while any(part() for part in parts) or threading.active_count() > 1 or descriptors() > before:
+                assert time.monotonic() < until, (parts, threading.enumerate(), before, descriptors())
+                gc.collect()
+        said = [str(item.message) for item in caught]
+        assert len([text for text in said if text.startswith("<Adapter") and "never closed" in text]) == 2, said
+        assert not any("socket" in text for text in said), said
         """
         assert program(body) == ("", "")
 

@@ -21,7 +21,7 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[2]
 FENCE: Final = re.compile(r"^```(\S*)[ \t]*(.*)$")
 _LINK: Final = re.compile(r"(?<!!)\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^()\s]+)\)")
-_CODE: Final = re.compile(r"`[^`]*`")
+_CODE: Final = re.compile(r"`[^`\n]*(?:\n(?!\n)[^`\n]*)?`")
 _HEADING: Final = re.compile(r"^#{1,6} +(.*?)\s*$")
 
 
@@ -85,8 +85,11 @@ def prose(page: Path) -> Iterator[tuple[int, str]]:
 
 
 def links(page: Path) -> list[tuple[int, str]]:
-    """Line and target of every link outside code."""
-    return [(number, found) for number, line in prose(page) for found in _LINK.findall(_CODE.sub("", line))]
+    """Line and target of every link outside code; the words of a link may be on several lines."""
+    lines = dict(prose(page))
+    text = "\n".join(lines.get(number, "") for number in range(1, max(lines, default=0) + 1))
+    text = _CODE.sub(lambda code: re.sub(r"[^\n]", "_", code[0]), text)
+    return [(text.count("\n", 0, found.start()) + 1, found[1]) for found in _LINK.finditer(text)]
 
 
 def anchors(page: Path) -> set[str]:

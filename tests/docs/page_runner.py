@@ -26,6 +26,7 @@ _VARIES: Final = tuple(
     )
 )
 """What differs from run to run: tokens, addresses, ports, times."""
+_SWAPPED: Final = 3
 
 
 def masked(text: str) -> str:
@@ -44,12 +45,21 @@ def assert_shown(want: str, got: str, where: str) -> None:
 
 
 def assert_contains(want: str, got: str, where: str) -> None:
-    """The lines of `want` are in `got` in this order, whatever lies between them (``...`` tells the reader so)."""
-    rest = iter(" ".join(line.split()) for line in masked(got).splitlines())
+    """The lines of `want` are in `got` in this order, whatever lies between them (``...`` tells the reader so).
+
+    Where two processes tell their story at once, a line may come up to `_SWAPPED` lines before its predecessor.
+    """
+    have: list[str | None] = [" ".join(line.split()) for line in masked(got).splitlines()]
+    place = 0
     for line in masked(want).splitlines():
         wanted = " ".join(line.split())
-        if wanted not in ("", "..."):
-            assert wanted in rest, f"{where}: {line!r} is missing or comes too early in\n{got}"
+        if wanted in ("", "..."):
+            continue
+        start = max(0, place - _SWAPPED)
+        assert wanted in have[start:], f"{where}: {line!r} is missing or comes too early in\n{got}"
+        found = have.index(wanted, start)
+        have[found] = None
+        place = max(place, found + 1)
 
 
 class PageRunner:

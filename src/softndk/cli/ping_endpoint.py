@@ -13,6 +13,7 @@ from softndk import (
     Adapter,
     Connector,
     Disconnect,
+    InvalidHandle,
     NdkError,
     OpFlag,
     Pending,
@@ -198,7 +199,9 @@ class Endpoint:
 
     def peer_has_gone(self, connector: Connector, how: Disconnect) -> None:
         """For `on_disconnect`: end this side too, so that everything posted is flushed and a waiting thread sees it."""
-        connector.disconnect().add_done_callback(_forget)
+        if how.graceful:  # else all is flushed already
+            with suppress(InvalidHandle):  # closed by its own thread meanwhile
+                connector.disconnect().add_done_callback(_forget)
 
     def say_goodbye(self, message: Message) -> None:
         """Send a last message, if there is still a connection."""

@@ -24,6 +24,7 @@ class Alarm:
     def __init__(self) -> None:
         self._lock = threading.RLock()  # after a close meanwhile the number may be another file's
         self._eventfd = -1
+        self._fileno = -1
         self._near: socket.socket | None = None
         self._far: socket.socket | None = None
         if hasattr(os, "eventfd"):
@@ -54,6 +55,10 @@ class Alarm:
             elif self._near is not None:
                 while self._near.recv(4096):
                     continue
+
+    def __del__(self) -> None:
+        if getattr(self, "_fileno", -1) >= 0:  # forgotten with its adapter, or not made whole
+            self.close()
 
     def after_fork(self) -> None:
         """In a forked child: give the copy of the descriptor back, whatever another thread of the parent was doing."""

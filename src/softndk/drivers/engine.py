@@ -366,8 +366,8 @@ class Engine:
             self._keep(seat)
 
     def interrupted(self) -> None:
-        """A thread leaves its work here by an exception, a signal's most likely, which may have come between any two steps
-        on seat, selector and loans: have the engine's thread put them right, where no signal comes.
+        """A thread leaves its work here by an exception, a signal's most likely, which may have come between any two
+        steps on seat, selector and loans: have the engine's thread put them right, where no signal comes.
         """
         self._interrupted = True
         self._wake_thread()

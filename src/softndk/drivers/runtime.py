@@ -64,7 +64,8 @@ class Runtime:
 _runtimes: Final[weakref.WeakSet[Runtime]] = weakref.WeakSet()
 _forking: Final = threading.Lock()  # one thread at a time
 _held: Final[list[Runtime]] = []
-"""Whose locks the forking thread holds: in the child they would else be held for ever by threads that do not exist there.
+"""Whose locks the forking thread holds: in the child they would else be held for ever by threads that do not exist
+there.
 
 All locks at once, but this is no deadlock: whoever holds one of them never waits for another.
 """

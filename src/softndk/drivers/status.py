@@ -69,19 +69,21 @@ class StatusChannel(Channel):
 
 
 def offer(engine: Engine, tell: Callable[[], Any]) -> StatusChannel | None:
-    """Answer questions about one adapter from now on, under the lock; None: this system has no such sockets."""
+    """Answer questions about one adapter from now on, under the lock; None: this system has no such sockets, or none left."""
     if sys.platform != "linux":
         return None
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock: socket.socket | None = None
     try:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.setblocking(False)
         sock.bind(f"\0softndk/{os.getuid()}/{os.getpid()}/{next(_numbers)}")
         sock.listen(4)
-    except OSError:
-        sock.close()
+        channel = StatusChannel(engine, sock, tell)
+        engine.add(channel, sock)
+    except (OSError, RuntimeError):  # RuntimeError: no more threads
+        if sock is not None:
+            sock.close()
         return None
-    channel = StatusChannel(engine, sock, tell)
-    engine.add(channel, sock)
     return channel
 
 

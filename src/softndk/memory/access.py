@@ -106,7 +106,8 @@ class MemoryAccess:
         if entry.invalidate is None:
             raise AccessDenied(
                 Denial.NOT_INVALIDATABLE,
-                f"token {masked(stag)} of {entry.owner} is a {entry.scope.value}: a peer may not invalidate it [R-INVAL-1]",
+                f"token {masked(stag)} of {entry.owner} is a {entry.scope.value}: a peer may not invalidate it"
+                " [R-INVAL-1]",
             )
         if entry.bound_windows:
             raise AccessDenied(
@@ -122,10 +123,6 @@ class MemoryAccess:
             )
         entry.invalidate()
 
-    def is_valid_local(self, token: int) -> bool:
-        entry = self._table.find(token)
-        return entry is not None and entry.valid
-
     def _associated(self, stag: int) -> TokenEntry:
         entry = self._table.find(stag)
         if entry is None or entry.is_local or not entry.valid:
@@ -135,7 +132,7 @@ class MemoryAccess:
             elif entry is None:
                 text = f"token {masked(stag)} names nothing here"
             elif entry.is_local:
-                text = f"token {masked(stag)} of {entry.owner} is local only and is never honoured from the wire [R-PRIV-3]"
+                text = f"token {masked(stag)} of {entry.owner} is local and never honoured from the wire [R-PRIV-3]"
             else:
                 text = (
                     f"token {masked(stag)} of {entry.owner} is not valid: it was invalidated or never bound [R-INV-3]"

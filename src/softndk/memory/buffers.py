@@ -50,7 +50,7 @@ def byte_view(buffer: Memory, what: str = "buffer") -> memoryview:
         view = memoryview(cast(Buffer, buffer))
     except (TypeError, ValueError, BufferError) as error:
         raise InvalidParameter(
-            f"{what}: {type(buffer).__name__} is no buffer ({error}); give bytearray, memoryview, mmap, array or ndarray"
+            f"{what}: {type(buffer).__name__} is no buffer ({error}); give bytearray, memoryview, mmap, array, ndarray"
         ) from None
     if not view.c_contiguous:
         raise InvalidParameter(f"{what}: not contiguous (strides {view.strides}); pass a contiguous copy [R-REGMR-1]")

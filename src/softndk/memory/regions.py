@@ -150,7 +150,7 @@ class FastRegion(_Pair):
         """Raise what `fast_register` would raise now."""
         if self.valid:
             raise InvalidState(
-                f"{self.name} fast_register: already registered; invalidate it first [INVALID_DEVICE_REQUEST, R-FREG-6]",
+                f"{self.name} fast_register: registered already; invalidate first [INVALID_DEVICE_REQUEST, R-FREG-6]",
                 Status.INVALID_DEVICE_REQUEST,
             )
 

@@ -389,9 +389,9 @@ def _check_addresses(address: str | Sequence[str]) -> tuple[str, ...]:
             ) from None
         except OSError as error:
             raise AdapterUnavailable(f"open_adapter: address {item!r}: {error.strerror} [DEVICE_NOT_READY]") from None
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            try:
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
                 probe.bind(name)
-            except OSError as error:
-                raise error_from_os(error, f"open_adapter: address {item!r}", Status.INVALID_ADDRESS) from None
+        except OSError as error:
+            raise error_from_os(error, f"open_adapter: address {item!r}", Status.INVALID_ADDRESS) from None
     return addresses

@@ -61,6 +61,7 @@ class Connector(NdkObject):
         )
         self._disconnected.forgive()
         self._told_end = False
+        self._peer_gave_up = False  # between its answer and this side's
         self._counted = False
         self._traffic = (0, 0, 0, 0)
         self._held: Address | None = None  # the local endpoint that this connector holds until its close (R-EP-1)
@@ -164,7 +165,7 @@ class Connector(NdkObject):
             what = f"{self._label} accept"
             core = self._core
             if core is None or core.state is not State.OFFERED:
-                if core is not None and core.state in (State.ERROR, State.TERMINATE, State.CLOSED):
+                if self._peer_gave_up:
                     return Promise.failed(
                         self._runtime,
                         what,
@@ -182,7 +183,7 @@ class Connector(NdkObject):
             self._on_disconnect = on_disconnect
             pending = self._request(what)
             core.bind(qp._pair, self._open_stream)
-            core.accept(private_data, *limits, self._runtime.now())
+            core.accept(bytes(private_data), *limits, self._runtime.now())
             self._pump()
             return pending
 
@@ -196,7 +197,7 @@ class Connector(NdkObject):
             self._check_usable("reject")
             self._check_private_data("reject", private_data, self._context.info.max_callee_data, "max_callee_data")
             core = self._core
-            if core is not None and core.state is State.ERROR:
+            if self._peer_gave_up:
                 raise error_for(
                     Status.CONNECTION_ABORTED, f"{self._label} reject: the peer has given up [CONNECTION_ABORTED]"
                 )
@@ -204,7 +205,7 @@ class Connector(NdkObject):
                 raise InvalidState(
                     f"{self._label} reject: nothing to refuse ({self._state_text()}) [INVALID_DEVICE_STATE]"
                 )
-            core.reject(private_data, self._runtime.now())
+            core.reject(bytes(private_data), self._runtime.now())
             self._pump()
 
     # ---- end
@@ -445,7 +446,7 @@ class Connector(NdkObject):
         self._depend_on(qp)
 
     def _check_private_data(self, operation: str, data: bytes, limit: int, name: str) -> None:
-        size = len(memoryview(data))
+        size = memoryview(data).nbytes
         if size > limit:
             raise InvalidParameter(
                 f"{self._label} {operation}: {size} octets of private data, limit {name}={limit}"
@@ -523,6 +524,7 @@ class Connector(NdkObject):
 
     def _startup_failed(self, error: NdkError) -> None:
         self._context.counters.connect_failure += 1
+        self._peer_gave_up = self._waiting is None
         if error.private_data is not None:
             self._data = ConnectionData(private_data=error.private_data, inbound_read_limit=0, outbound_read_limit=0)
         self._outcome(error)
@@ -566,8 +568,7 @@ class Connector(NdkObject):
     # ---- object
 
     def _not_answered(self, what: str) -> NdkError:
-        core = self._core
-        if core is not None and core.state is State.ERROR and self._data is not None:
+        if self._peer_gave_up:
             return error_for(Status.CONNECTION_ABORTED, f"{what}: the accepting peer gave up [CONNECTION_ABORTED]")
         return ConnectionInvalid(
             f"{what}: nothing to complete ({self._state_text()}) [CONNECTION_INVALID, R-COMPCONN-1]"

@@ -10,6 +10,7 @@ from softndk.flags import AdapterFlag, NdkVersion, RdmaTechnology
 from softndk.iwarp.negotiation import max_private_data
 from softndk.results import AdapterInfo
 from softndk.trace.capture import CaptureWriter
+from softndk.wire.mpa import REVISION_RFC6581
 
 __all__ = ["VERSIONS", "AdapterContext", "Counters", "adapter_info"]
 
@@ -75,7 +76,6 @@ class AdapterContext:
 
 def adapter_info(version: NdkVersion, config: IwarpConfig) -> AdapterInfo:
     """NDK_ADAPTER_INFO of the software adapter. The limits are generous but finite: each bounds what one object holds."""
-    private_data = max_private_data(config.mpa_revision)
     return AdapterInfo(
         version=version,
         vendor_id=VENDOR_ID,
@@ -95,8 +95,8 @@ def adapter_info(version: NdkVersion, config: IwarpConfig) -> AdapterInfo:
         max_srq_depth=16384,
         max_cq_depth=1 << 20,
         large_request_threshold=65536,
-        max_caller_data=private_data,
-        max_callee_data=private_data,
+        max_caller_data=max_private_data(config.mpa_revision),
+        max_callee_data=max_private_data(REVISION_RFC6581),  # the peer chooses the revision; this much always fits
         adapter_flags=(
             AdapterFlag.IN_ORDER_DMA_SUPPORTED
             | AdapterFlag.CQ_INTERRUPT_MODERATION_SUPPORTED

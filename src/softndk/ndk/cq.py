@@ -153,7 +153,7 @@ class Cq(NdkObject):
         with self._lock:
             self._check_usable("fileno")
             if self._alarm is None:
-                self._alarm = Alarm()
+                self._alarm = self._new_alarm("fileno")
             return self._alarm.fileno()
 
     # ---- inside

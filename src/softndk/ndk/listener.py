@@ -112,7 +112,7 @@ class Listener(NdkObject):
         with self._lock:
             self._check_usable("fileno")
             if self._alarm is None:
-                self._alarm = Alarm()
+                self._alarm = self._new_alarm("fileno")
                 if self._requests:
                     self._alarm.ring()
             return self._alarm.fileno()

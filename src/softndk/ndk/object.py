@@ -11,11 +11,13 @@ from types import TracebackType
 from typing import Any, ClassVar, Final, Self
 from uuid import UUID
 
+from softndk.drivers.alarm import Alarm
 from softndk.drivers.dispatch import check_callback
 from softndk.drivers.pending import Pending, Promise
-from softndk.errors import InvalidHandle, NotSupported
+from softndk.errors import InvalidHandle, NotSupported, error_from_os
 from softndk.flags import NdkVersion, ObjectType
 from softndk.ndk.context import AdapterContext
+from softndk.status import Status
 
 __all__ = ["NdkObject"]
 
@@ -185,6 +187,12 @@ class NdkObject:
         if self._closing:
             state = "closed" if self._closed else "closing"
             raise InvalidHandle(f"{self._label} {operation}: the object is {state} [INVALID_HANDLE, R-CLOSE-6]")
+
+    def _new_alarm(self, operation: str) -> Alarm:
+        try:
+            return Alarm()
+        except OSError as error:
+            raise error_from_os(error, f"{self._label} {operation}", Status.INSUFFICIENT_RESOURCES) from None
 
     def _depend_on(self, antecedent: "NdkObject") -> None:
         self._antecedents[antecedent] = None

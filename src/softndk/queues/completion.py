@@ -78,7 +78,7 @@ class CompletionRing:
 
     @property
     def _taken(self) -> int:
-        """Running number of the newest entry that was taken. Not counted: a take that a signal interrupts stays in step."""
+        """Running number of the newest entry taken. Not counted: a take that a signal interrupts stays in step."""
         return self._number - len(self._entries)
 
     def holds(self, kind: CqNotify) -> bool:
@@ -141,7 +141,8 @@ class CompletionRing:
         """The arm is satisfied, but the notification may wait for company (R-MOD-5)."""
         if self._delay is None or self._interval == 0 or self._count in (0, 1):
             return False
-        if self._count <= self.depth and self._number - max(self._seen, self._taken) >= self._count:
+        gathered = self._number - max(self._seen, self._taken)
+        if gathered >= self._count or len(self._entries) >= self.depth:  # full: no company can come any more
             return False
         if not self._gathering:
             self._gathering = True

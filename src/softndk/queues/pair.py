@@ -117,7 +117,7 @@ class QueuePair:
         return self.receives[0] if self.receives else None
 
     def startable(self) -> InitiatorRequest | None:
-        """The request that may start now: the head of the queue, if it isn't deferred, fenced or over the read limit."""
+        """The request that may start now: the head of the queue, unless deferred, fenced or over the read limit."""
         if not self.released:
             return None
         head = self.waiting[0]

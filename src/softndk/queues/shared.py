@@ -35,7 +35,7 @@ class SharedReceives:
         """Queue a receive; whoever waits longest gets it. Raises QueueFull."""
         if len(self._receives) >= self.depth:
             raise QueueFull(
-                f"{self.name} receive: {len(self._receives)} receives queued, limit depth={self.depth}; modify the depth"
+                f"{self.name} receive: {len(self._receives)} receives queued, limit depth={self.depth}; modify it"
                 " or post fewer [NO_MORE_ENTRIES, R-WR-8]"
             )
         self._receives.append(request)
@@ -60,7 +60,7 @@ class SharedReceives:
         self._waiting.pop(wake, None)
 
     def modify(self, depth: int, threshold: int) -> None:
-        """New depth and threshold, 0 keeps either (R-MODSRQ-1 to -3). Raises BufferOverflow; nothing has changed then."""
+        """New depth and threshold, 0 keeps either (R-MODSRQ-1 to -3). Raises BufferOverflow and changes nothing."""
         if 0 < depth < len(self._receives):
             raise BufferOverflow(
                 f"{self.name} modify: depth {depth} is below the {len(self._receives)} receives queued"

@@ -381,7 +381,8 @@ class TestCancelledOnceWoken:
     def test_wait_for_that_expires_at_the_same_time_loses_nothing(self, source: Entries) -> None:
         async def main() -> None:
             for number in range(200):
-                waiting = asyncio.ensure_future(asyncio.wait_for(task(source), (number % 7) * 1e-5))
+                call = source.line.call(ANY, 64)
+                waiting = asyncio.ensure_future(asyncio.wait_for(call, (number % 7) * 1e-5))
                 for _ in range(number % 5):
                     await asyncio.sleep(0)
                 source.put(number)

@@ -356,6 +356,23 @@ class TestWindow:
         assert len(table) == 0
 
 
+@pytest.mark.parametrize("make", [Region, FastRegion, Window])
+def test_the_object_hears_when_nothing_queued_can_change_it_any_more(
+    make: type[Region] | type[FastRegion] | type[Window],
+) -> None:
+    """Its close waits for that."""
+    item = make(TokenTable(), PD, "x")
+    item.posted += 1
+    item.posted -= 1
+    heard: list[int] = []
+    item.on_idle = lambda: heard.append(item.posted)
+    item.posted += 2
+    item.posted -= 1
+    assert heard == []
+    item.posted -= 1
+    assert heard == [0]
+
+
 def test_names_follow() -> None:
     """They stand in every message about the object."""
     table = TokenTable()

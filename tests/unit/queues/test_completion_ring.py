@@ -2,7 +2,7 @@
 
 import pytest
 
-from softndk.flags import CqNotify, OperationType
+from softndk.flags import MAXULONG, CqNotify, OperationType
 from softndk.queues.completion import CompletionRing, stronger_arm
 from softndk.results import Result
 from softndk.status import Status
@@ -24,7 +24,8 @@ class Ring:
     def __init__(self, depth: int = 8) -> None:
         self.fired: list[Status] = []
         self.placed = 0
-        self.ring = CompletionRing(depth, self.fired.append, self.note)
+        self.delays: list[int] = []
+        self.ring = CompletionRing(depth, self.fired.append, self.note, self.delays.append)
 
     def note(self) -> None:
         self.placed += 1
@@ -339,3 +340,144 @@ class TestFailure:
         ring.ring.on_overrun += [leave, lambda: told.append("second")]
         ring.ring.fail(Status.INTERNAL_ERROR)
         assert told == ["first", "second"]
+
+
+class TestModeration:
+    """R-MOD: what happens once a completion satisfies an arm. The owner keeps the time and calls `mature`."""
+
+    def moderated(self, interval: int, count: int, *, depth: int = 8) -> Ring:
+        ring = Ring(depth)
+        ring.ring.moderate(interval, count)
+        ring.ring.arm(ANY)
+        return ring
+
+    @pytest.mark.parametrize(("interval", "count"), [(0, 5), (0, MAXULONG), (100, 0), (100, 1), (MAXULONG, 1)])
+    def test_at_once(self, interval: int, count: int) -> None:
+        ring = self.moderated(interval, count)
+        ring.push()
+        assert ring.fired == [SUCCESS]
+        assert ring.delays == []
+
+    @pytest.mark.parametrize("count", [MAXULONG, 9])
+    def test_by_time_only(self, count: int) -> None:
+        ring = self.moderated(100, count)
+        for _ in range(3):
+            ring.push()
+        assert ring.fired == []
+        assert ring.delays == [100]
+        ring.ring.mature()
+        assert ring.fired == [SUCCESS]
+
+    def test_by_count_only(self) -> None:
+        ring = self.moderated(MAXULONG, 3)
+        ring.push()
+        ring.push()
+        assert ring.fired == []
+        ring.push()
+        assert ring.fired == [SUCCESS]
+        assert ring.delays == []
+
+    @pytest.mark.parametrize("first", ["time", "count"])
+    def test_whichever_comes_first(self, first: str) -> None:
+        ring = self.moderated(100, 2)
+        ring.push()
+        assert ring.fired == []
+        if first == "time":
+            ring.ring.mature()
+        else:
+            ring.push()
+        assert ring.fired == [SUCCESS]
+        ring.ring.mature()
+        assert ring.fired == [SUCCESS]
+
+    def test_each_notification_gathers_anew(self) -> None:
+        ring = self.moderated(MAXULONG, 2)
+        for expected in (1, 2, 3):
+            ring.push()
+            ring.push()
+            assert len(ring.fired) == expected
+            ring.ring.arm(ANY)
+
+    def test_an_arm_for_completions_that_are_there(self) -> None:
+        ring = Ring()
+        ring.ring.moderate(MAXULONG, 2)
+        ring.push()
+        ring.ring.arm(ANY)
+        assert ring.fired == []
+        ring.push()
+        assert ring.fired == [SUCCESS]
+
+    def test_what_was_taken_meanwhile_is_not_notified(self) -> None:
+        ring = self.moderated(100, MAXULONG)
+        ring.push()
+        ring.take()
+        ring.ring.mature()
+        assert ring.fired == []
+        assert ring.ring.armed is ANY
+        ring.push()
+        assert ring.delays == [100, 100]
+
+    def test_the_latest_settings_win(self) -> None:
+        """R-MOD-2: also over a notification that is being delayed."""
+        ring = self.moderated(MAXULONG, 5)
+        ring.push()
+        ring.ring.moderate(50, MAXULONG)
+        assert ring.delays == [50]
+        ring.ring.moderate(0, 0)
+        assert ring.fired == [SUCCESS]
+
+    def test_settings_alone_fire_nothing(self) -> None:
+        ring = Ring()
+        ring.push()
+        ring.ring.moderate(0, 0)
+        ring.ring.mature()
+        assert ring.fired == []
+
+    def test_a_failure_is_told_at_once(self) -> None:
+        ring = self.moderated(MAXULONG, 5)
+        ring.push()
+        ring.ring.fail(Status.INTERNAL_ERROR)
+        assert ring.fired == [Status.INTERNAL_ERROR]
+
+    def test_a_full_queue_waits_for_no_company(self) -> None:
+        """The count cannot be reached: the consumer must hear before the queue overruns."""
+        ring = Ring(depth=4)
+        ring.ring.arm(ANY)
+        ring.push("old")
+        ring.push("old")
+        assert len(ring.fired) == 1
+        ring.ring.moderate(MAXULONG, 4)
+        ring.ring.arm(ANY)
+        ring.push("new")
+        assert len(ring.fired) == 1
+        ring.push("new")
+        assert len(ring.fired) == 2
+
+    def test_a_queue_made_smaller_than_the_count(self) -> None:
+        ring = self.moderated(MAXULONG, 8)
+        ring.ring.resize(2)
+        ring.push()
+        assert ring.fired == []
+        ring.push()
+        assert ring.fired == [SUCCESS]
+
+
+class TestResize:
+    def test_entries_and_arm_stay(self) -> None:
+        """R-RESIZE-3, R-ARM-13."""
+        ring = Ring(depth=2)
+        ring.push(1)
+        ring.push(2)
+        ring.ring.arm(SOLICITED)
+        ring.ring.resize(3)
+        assert ring.ring.armed is SOLICITED
+        ring.push(3, solicited=True)
+        assert ring.fired == [SUCCESS]
+        assert ring.take() == [1, 2, 3]
+
+    def test_the_new_depth_counts(self) -> None:
+        ring = Ring(depth=8)
+        ring.push(1)
+        ring.ring.resize(1)
+        ring.push(2)
+        assert ring.ring.status is Status.BUFFER_OVERFLOW

@@ -91,7 +91,7 @@ def _choose() -> _Packages:
     version = re.search(r"^Version: (\S+)", _shown(image), re.MULTILINE)
     headers = f"linux-headers-{release}"
     parts = _depends(headers, "linux-headers-", "linux-kbuild-")
-    compilers = [match[1] for name in _depends(headers, "linux-compiler-") if (match := re.search(r"(gcc-\d+)", name))]
+    compilers = re.findall(r"gcc-\d+", " ".join(_depends(headers, "linux-compiler-gcc-", "gcc-")))
     if version is None or not compilers:
         raise LabError(f"apt-cache says too little of {image} and {headers}")
     return _Packages(series[1], release, version[1], (headers, *parts), compilers[0])

@@ -16,6 +16,7 @@ import pytest
 import trio
 
 from softndk import (
+    MAXULONG,
     BufferOverflow,
     ConnectionInvalid,
     Cq,
@@ -431,6 +432,65 @@ def test_a_second_arm_before_the_first_is_satisfied_makes_the_type_of_the_table(
         after_each.append(rig.fired)
     expected = {ANY: [1, 1], SOLICITED: [0, 1], ERRORS: [0, 0]}
     assert after_each == expected[UPGRADES[first, second]]
+
+
+# ---- R-ARM-13: resize and moderation leave the arm alone
+
+
+@pytest.mark.parametrize("depth", [8, 128])
+def test_a_resize_leaves_the_arm_as_it_is(rig: Armed, depth: int) -> None:
+    rig.cq.arm(SOLICITED)
+    rig.cq.resize(depth).result(PATIENCE_S)
+    rig.deliver("plain")
+    assert rig.fired == 0
+    rig.deliver("solicited")
+    assert rig.fired == 1
+
+
+def test_a_resize_makes_nothing_old_new(rig: Armed) -> None:
+    rig.cq.arm()
+    rig.deliver("plain")
+    assert rig.fired == 1
+    rig.cq.resize(128).result(PATIENCE_S)
+    rig.cq.arm()
+    assert rig.fired == 1
+
+
+def test_a_resize_loses_no_completion(rig: Armed) -> None:
+    for _ in range(3):
+        rig.deliver("plain")
+    rig.cq.resize(3).result(PATIENCE_S)
+    assert rig.cq.depth == 3
+    assert contexts(rig.cq.get_results()) == [1, 2, 3]
+
+
+def test_a_resize_below_the_content_is_buffer_overflow_and_changes_nothing(rig: Armed) -> None:
+    for _ in range(3):
+        rig.deliver("plain")
+    with pytest.raises(BufferOverflow):
+        rig.cq.resize(2).result(PATIENCE_S)
+    assert (rig.cq.depth, rig.cq.status, len(rig.cq.get_results())) == (64, Status.SUCCESS, 3)
+
+
+def test_moderation_may_delay_a_notification_and_loses_none(rig: Armed) -> None:
+    """R-MOD: by count here, so that no time is involved; then the latest settings win."""
+    rig.cq.control_interrupt_moderation(MAXULONG, 3)
+    rig.cq.arm()
+    for expected in (0, 0, 1):
+        rig.deliver("plain")
+        assert rig.fired in (expected, 1)  # calling back earlier is always correct (R-MOD-5)
+    assert rig.fired == 1
+    rig.cq.control_interrupt_moderation(0, 0)
+    rig.cq.arm()
+    rig.deliver("plain")
+    assert rig.fired == 2
+
+
+def test_moderation_that_would_never_notify_is_an_invalid_mix(rig: Armed) -> None:
+    for count in (MAXULONG, 65):
+        with pytest.raises(InvalidParameter) as refused:
+            rig.cq.control_interrupt_moderation(MAXULONG, count)
+        assert refused.value.status is Status.INVALID_PARAMETER_MIX
 
 
 # ---- R-CQERR: failure

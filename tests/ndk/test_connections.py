@@ -916,6 +916,17 @@ def test_after_the_peers_disconnect_a_flush_or_close_gives_the_receives_back(bot
     assert one(b.cq).status is Status.CANCELLED
 
 
+def test_after_the_peers_close_the_disconnect_does_not_wait_for_reads_that_nobody_can_answer() -> None:
+    with raw_server() as (peer, end):
+        end.qp.read(end.mr[0:8], 0, UNKNOWN, context="never answered")
+        peer.read_request()
+        peer.finish()
+        assert ended(end).graceful
+        assert end.cq.get_results() == []
+        end.connector.disconnect().exception(PATIENCE_S / 2)
+        assert one(end.cq).status is Status.CANCELLED
+
+
 def test_no_event_comes_for_the_own_disconnect_or_close() -> None:
     """R-DEV-1, A-19."""
     told: list[Disconnect] = []

@@ -14,23 +14,21 @@ import warnings
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from uuid import UUID
 
 import pytest
 import trio
 
 from softndk import (
-    Adapter,
     AdapterFlag,
     AdapterUnavailable,
     AddressUnavailable,
-    Connector,
     Cq,
     InsufficientResources,
     InvalidHandle,
     InvalidParameter,
     IwarpConfig,
-    Listener,
     MrFlag,
     NdkError,
     NdkObject,
@@ -130,7 +128,7 @@ def test_a_name_shows_in_reprs_and_errors(both: Pair) -> None:
     a, b = both
     a.qp.name = "client-7"
     assert "'client-7'" in repr(a.qp)
-    with pytest.raises(InvalidParameter, match="^qp1 'client-7' send: "):
+    with pytest.raises(InvalidParameter, match=r"^qp1 'client-7' send: "):
         a.qp.send(b"x", flags=0x400)
     b.mr.name = "inbox"
     a.qp.write(b"x", 0, b.mr.remote_token)
@@ -146,7 +144,7 @@ def test_messages_name_object_operation_value_limit_remedy_status_and_rule(both:
 
 
 def test_reprs_tell_state() -> None:
-    with pair(queue_depth=16) as (a, b):
+    with pair(queue_depth=16) as (_, b):
         b.qp.name = "server"
         b.qp.receive(b.mr[0:8])
         port = b.connector.peer_address[1]
@@ -210,7 +208,7 @@ def test_a_close_that_expires_says_who_is_still_open(both: Pair) -> None:
     assert not isinstance(expired.value, NdkError)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in ObjectType], ids=lambda kind: kind.name.lower())
+@pytest.mark.parametrize("kind", list(ObjectType), ids=lambda kind: kind.name.lower())
 def test_a_closed_object_is_an_invalid_handle(both: Pair, kind: ObjectType) -> None:
     objects = one_of_each(both.a)
     uses: dict[ObjectType, list[Callable[[], object]]] = {
@@ -379,7 +377,7 @@ def test_a_callback_that_raises_goes_to_the_unraisable_hook_and_changes_nothing(
     told: list[object] = []
     monkeypatch.setattr("sys.unraisablehook", told.append)
     mw = both.a.pd.create_mw()
-    mw.close(on_done=lambda _: 1 // 0)  # type: ignore[arg-type]
+    mw.close(on_done=lambda _: 1 // 0)
     callbacks_have_run(both.a.adapter)
     assert len(told) == 1
     assert mw.closed
@@ -530,10 +528,16 @@ def test_leaving_a_with_block_does_not_wait_for_a_peer() -> None:
 
 
 def test_a_with_block_that_is_left_by_an_exception_closes_and_lets_it_through() -> None:
-    with pytest.raises(ZeroDivisionError), open_adapter() as adapter:
-        pd = adapter.create_pd()
-        raise ZeroDivisionError
-    assert pd.closed
+    left: list[NdkObject] = []
+
+    def leave() -> None:
+        with open_adapter() as adapter:
+            left.append(adapter.create_pd())
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        leave()
+    assert left[0].closed
 
 
 @pytest.mark.parametrize("library", ["asyncio", "trio"])
@@ -545,11 +549,7 @@ def test_async_with_closes_everything(library: str) -> None:
             assert pd.closed
             return (adapter, pd, mw, adapter.create_cq(8))
 
-    run: Callable[[Callable[[], object]], object] = (
-        (lambda fn: asyncio.run(fn())) if library == "asyncio" else trio.run  # type: ignore[arg-type, return-value]
-    )
-    closed = run(main)
-    assert isinstance(closed, tuple)
+    closed = asyncio.run(main()) if library == "asyncio" else trio.run(main)
     assert all(item.closed for item in closed)
 
 
@@ -569,7 +569,7 @@ def test_strict_mode_is_silent_when_all_was_closed() -> None:
 
 def test_open_objects_tells_what_is_open() -> None:
     with open_adapter() as adapter:
-        assert adapter.open_objects == ()
+        assert len(adapter.open_objects) == 0
         pd = adapter.create_pd()
         mw = pd.create_mw()
         cq = adapter.create_cq(8)
@@ -581,15 +581,15 @@ def test_open_objects_tells_what_is_open() -> None:
         assert set(adapter.open_objects) == {pd, cq, qp}  # the close of pd pends
         qp.close()
         closing.result(PATIENCE_S)
-        assert adapter.open_objects == (cq,)
+        assert list(adapter.open_objects) == [cq]
 
 
 def test_a_forgotten_adapter_is_collected_with_a_resource_warning() -> None:
+    adapter = open_adapter()
+    adapter.create_pd().create_mw()
+    reference = weakref.ref(adapter)
+    del adapter
     with pytest.warns(ResourceWarning, match="was never closed"):
-        adapter = open_adapter()
-        adapter.create_pd().create_mw()
-        reference = weakref.ref(adapter)
-        del adapter
         gc.collect()
     assert reference() is None
 
@@ -718,9 +718,8 @@ def test_errors_pickle_and_copy_with_all_they_carry(kind: type[NdkError]) -> Non
         assert type(twin) is kind
         assert str(twin) == "what happened"
         assert (twin.status, twin.provider_error_code, twin.private_data) == (original.status, 0x1_0209, b"data")
-        if isinstance(original, OSError):
-            assert twin.errno == original.errno
-            assert isinstance(twin.errno, int)
+        if issubclass(kind, OSError):
+            assert getattr(twin, "errno") == getattr(original, "errno") != 0  # noqa: B009
 
 
 def test_a_real_failure_survives_pickling(both: Pair) -> None:
@@ -743,7 +742,7 @@ def test_no_class_shadows_a_builtin() -> None:
 
     import softndk
 
-    assert not {name for name in softndk.__all__ if hasattr(builtins, name)}
+    assert not [name for name in softndk.__all__ if hasattr(builtins, name)]
 
 
 def test_each_waiter_gets_a_fresh_exception(both: Pair) -> None:
@@ -784,27 +783,29 @@ def test_one_pending_may_be_awaited_by_threads_tasks_and_loops_at_once(both: Pai
     waiting = a.pd.close()
     started = threading.Barrier(5)
 
-    async def wait_async() -> object:
-        return await waiting
+    async def wait_async() -> str:
+        await waiting
+        return "done"
 
-    def in_asyncio() -> object:
+    def in_asyncio() -> str:
         started.wait(PATIENCE_S)
-        return asyncio.run(wait_async())  # type: ignore[arg-type]
+        return asyncio.run(wait_async())
 
-    def in_trio() -> object:
+    def in_trio() -> str:
         started.wait(PATIENCE_S)
         return trio.run(wait_async)
 
-    def in_thread() -> object:
+    def in_thread() -> str:
         started.wait(PATIENCE_S)
-        return waiting.result(PATIENCE_S)
+        waiting.result(PATIENCE_S)
+        return "done"
 
     with ThreadPoolExecutor(4) as pool:
         futures = [pool.submit(fn) for fn in (in_asyncio, in_trio, in_thread, in_thread)]
         started.wait(PATIENCE_S)
         for item in (a.connector, a.qp, a.mr):
             item.close()
-        assert [future.result(PATIENCE_S) for future in futures] == [None] * 4
+        assert [future.result(PATIENCE_S) for future in futures] == ["done"] * 4
 
 
 def test_cancelling_an_await_stops_the_waiting_not_the_request(both: Pair) -> None:
@@ -844,7 +845,7 @@ def test_an_expired_wait_leaves_the_request_going(both: Pair) -> None:
 def test_nothing_inside_calls_a_public_method_of_an_object(monkeypatch: pytest.MonkeyPatch) -> None:
     """R-OBJ-3: so a program may wrap or replace any of them."""
     calls: list[str] = []
-    for kind in (Adapter, Connector, Cq, Listener, *(type(item) for item in _samples())):
+    for kind in {type(item) for item in _samples()}:
         for name in dir(kind):
             member = getattr(kind, name)
             if not name.startswith("_") and callable(member):
@@ -960,31 +961,18 @@ def test_a_child_that_leaves_the_with_block_does_the_parent_no_harm() -> None:
     with open_adapter() as active, open_adapter() as passive:
         a, b = loose_end(active), loose_end(passive)
         connect(active, a.qp, passive, b.qp)
-        in_child(lambda: str([adapter.__exit__(None, None, None) for adapter in (active, passive)]))
+        in_child(lambda: outcome_of(lambda: [ExitStack().push(item).close() for item in (active, passive)]))
         still_works(a, b)
 
 
-class _SlowFlags(int):
-    """Flags whose conversion waits: the post holds the adapter's lock meanwhile."""
-
-    inside: threading.Event
-    leave: threading.Event
-
-    def __int__(self) -> int:
-        self.inside.set()
-        assert self.leave.wait(PATIENCE_S)
-        return 0
-
-
 @forks
-def test_a_fork_while_another_thread_is_inside_a_call_leaves_a_child_that_does_not_hang(both: Pair) -> None:
+def test_a_fork_while_another_thread_is_inside_calls_leaves_a_child_that_does_not_hang(both: Pair) -> None:
     a, b = both
-    b.qp.receive(b.mr[0:8])
-    flags = _SlowFlags(0)
-    flags.inside, flags.leave = threading.Event(), threading.Event()
-    thread = threading.Thread(target=lambda: a.qp.send(b"x", flags=flags))
-    thread.start()
-    assert flags.inside.wait(PATIENCE_S)
+    stop = threading.Event()
+
+    def use() -> None:
+        while not stop.is_set():
+            a.cq.get_results()
 
     def work() -> str:
         answers: list[str] = []
@@ -993,12 +981,14 @@ def test_a_fork_while_another_thread_is_inside_a_call_leaves_a_child_that_does_n
         worker.join(PATIENCE_S / 4)
         return answers[0] if answers else "hangs"
 
-    try:
-        assert in_child(work) == "InvalidHandle"
-    finally:
-        flags.leave.set()
-        thread.join()
-    succeed(b.cq)
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(use)
+        try:
+            assert {in_child(work) for _ in range(20)} == {"InvalidHandle"}
+        finally:
+            stop.set()
+            running.result(PATIENCE_S)
+    still_works(a, b)
 
 
 # ---- whole programs

@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from softndk.errors import Aborted, QueueFull
 from softndk.flags import OperationType, OpFlag
@@ -20,9 +20,8 @@ from softndk.queues.work import InitiatorRequest, LocalRequest, ReadWork, Receiv
 from softndk.status import Status
 
 DEPTH = 6
-LIMIT = 2
 Kind = Literal["send", "write", "read", "bind", "invalidate"]
-KINDS: list[Kind] = ["send", "write", "read", "bind", "invalidate"]
+KINDS: list[Kind] = ["send", "write", "read", "read", "read", "bind", "invalidate"]
 
 
 @dataclass
@@ -47,7 +46,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.pair = QueuePair(
             "qp", None, self.receive_ring, self.initiator_ring, receive_depth=DEPTH, initiator_depth=DEPTH
         )
-        self.pair.outbound_read_limit = LIMIT
+        self.limit = 0
         self.numbers = 0
         self.queue: list[Modelled] = []  # accepted and not complete, in posting order
         self.expected: list[tuple[int, Status]] = []
@@ -77,13 +76,22 @@ class QueueMachine(RuleBasedStateMachine):
             return None
         if self.reads() and (item.fenced or item.kind == "invalidate"):
             return None
-        if item.kind == "read" and self.reads() >= LIMIT:
+        if item.kind == "read" and self.reads() >= self.limit:
             return None
         return item
 
+    @initialize(limit=st.integers(1, 3))
+    def connect(self, limit: int) -> None:
+        self.limit = self.pair.outbound_read_limit = limit
+
     # ---- what a program does
 
-    @rule(kind=st.sampled_from(KINDS), silent=st.booleans(), fenced=st.booleans(), deferred=st.booleans())
+    @rule(
+        kind=st.sampled_from(KINDS),
+        silent=st.booleans(),
+        fenced=st.sampled_from([False, False, True]),
+        deferred=st.booleans(),
+    )
     def post(self, kind: Kind, silent: bool, fenced: bool, deferred: bool) -> None:
         number = self.number()
         flags = (OpFlag.SILENT_SUCCESS if silent else 0) | (OpFlag.READ_FENCE if fenced else 0)

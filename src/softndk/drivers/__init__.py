@@ -5,7 +5,12 @@ waiters.py    how one thread or one task sleeps until it is woken
 pending.py    `Pending`: one outcome, any number of waiters
 waiting.py    `WaitQueue`: many waiters, many entries, each entry to exactly one of them
 alarm.py      a descriptor that can be made readable
-engine.py     the thread that serves sockets and timers when nobody else does
-tcp.py        TCP connections and listening sockets as the engine's channels
-runtime.py    the four above as one adapter has them, with its lock
+channel.py    what the engine serves: a descriptor with interest and a deadline
+seats.py      where threads sleep over descriptors
+engine.py     the thread that serves channels and timers when nobody else does
+sockets.py    addresses, options and source ports of TCP sockets
+tcp.py        a TCP connection under a protocol core
+tcp_listener.py  a listening socket
+status.py     lets another process of the user ask this one
+runtime.py    what one adapter has of these, with its lock
 """

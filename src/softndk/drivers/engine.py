@@ -14,30 +14,26 @@ import heapq
 import itertools
 import math
 import select
-import selectors
 import socket
 import threading
 import time
 import weakref
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from errno import ECONNABORTED, ETIMEDOUT
 from typing import TYPE_CHECKING, Final
 
-from softndk.drivers.alarm import Alarm
+from softndk.drivers.channel import READ, WRITE, Channel, Timer
 from softndk.drivers.dispatch import report_unraisable
+from softndk.drivers.seats import LIVE_SELECTOR, Seat, Station
 from softndk.drivers.waiters import ThreadWaiter
 
 if TYPE_CHECKING:
     from _thread import RLock
 
-__all__ = ["READ", "WRITE", "Channel", "Engine", "Timer"]
+__all__ = ["Engine"]
 
-READ: Final = selectors.EVENT_READ
-WRITE: Final = selectors.EVENT_WRITE
-_POLLIN: Final = getattr(select, "POLLIN", 0)
-_POLLOUT: Final = getattr(select, "POLLOUT", 0)
+_CAN_LEND: Final = LIVE_SELECTOR and hasattr(select, "poll")
 LOAN_S: Final = 0.005
 """How long a descriptor stays unserved after the thread that served it: many round trips, yet not long for a
 peer.
@@ -50,169 +46,6 @@ EXIT_WAIT_S: Final = 2.0
 """How long the interpreter's exit waits for engines that still have to send."""
 
 
-class Channel(ABC):
-    """A descriptor with interest and a deadline, as the engine sees it. Every method is called under the
-    lock.
-    """
-
-    __slots__ = ("_fd", "_loaned", "_mask", "_registered", "_seat", "_timer", "_timer_at")
-
-    def __init__(self) -> None:
-        self._fd = -1
-        self._mask = 0
-        self._registered = 0
-        self._seat: _Seat | None = None
-        self._loaned = False
-        self._timer: Timer | None = None
-        self._timer_at = math.inf
-
-    @abstractmethod
-    def interest(self) -> int:
-        """READ and WRITE, or'ed: what to wait for. Asked again by `Engine.update`."""
-
-    @abstractmethod
-    def deadline(self) -> float | None:
-        """When to call `on_deadline`, on the engine's clock; None: never. Asked again by `Engine.update`."""
-
-    @abstractmethod
-    def on_ready(self, mask: int) -> None:
-        """READ, WRITE or both are possible, or an error is there to be found. Must not block; READ_SIZE at
-        most.
-        """
-
-    @abstractmethod
-    def on_deadline(self) -> None:
-        """The deadline has come, or has been put off since."""
-
-    @abstractmethod
-    def fail(self, error: OSError) -> None:
-        """Drop the descriptor at once: it cannot be served any more."""
-
-
-class Timer:
-    """A call to come; see `Engine.call_at`."""
-
-    __slots__ = ("fn",)
-
-    def __init__(self, fn: Callable[[], object]) -> None:
-        self.fn: Callable[[], object] | None = fn
-
-    def cancel(self) -> None:
-        """Under the lock: the call will not come. After the call it does nothing."""
-        self.fn = None
-
-
-class _Seat:
-    """Where a waiting thread serves channels: their descriptors and an alarm in one poll object of its own.
-
-    Unlike an epoll instance a poll object costs no system call to fill and to empty.
-    """
-
-    __slots__ = ("alarm", "channels", "masks", "poller", "sleeping")
-
-    def __init__(self) -> None:
-        self.alarm = Alarm()
-        self.poller = select.poll()
-        self.poller.register(self.alarm.fileno(), _POLLIN)
-        self.channels: dict[int, Channel] = {}
-        self.masks: dict[int, int] = {}
-        self.sleeping = False
-
-    def ring(self) -> None:
-        """Under the lock: have the thread look again."""
-        if self.sleeping:
-            self.sleeping = False
-            self.alarm.ring()
-
-    def watch(self, fd: int, mask: int) -> None:
-        """Wait for `mask` on `fd` from now on, or with 0 no longer."""
-        if mask:
-            self.masks[fd] = mask
-            self.poller.register(fd, (_POLLIN if mask & READ else 0) | (_POLLOUT if mask & WRITE else 0))
-        elif self.masks.pop(fd, 0):
-            self.poller.unregister(fd)
-
-    def wait(self, timeout: float | None) -> list[tuple[int, int]]:
-        """Sleep without the lock; return descriptors with READ and WRITE. The alarm is silenced, not
-        returned.
-        """
-        ready = []
-        alarm = self.alarm.fileno()
-        for fd, events in self.poller.poll(None if timeout is None else math.ceil(timeout * 1000)):
-            if fd == alarm:
-                self.alarm.silence()
-            else:
-                mask = (READ if events & ~_POLLOUT else 0) | (WRITE if events & ~_POLLIN else 0)
-                ready.append((fd, mask))
-        return ready
-
-
-class _Station:
-    """What the engine's thread holds while it sleeps: descriptors, and nothing that leads to the adapter.
-
-    So a forgotten adapter can be collected while its thread sleeps.
-    """
-
-    __slots__ = ("__weakref__", "abandoned", "alarm", "seats", "selector", "sockets", "threaded")
-
-    def __init__(self) -> None:
-        self.selector = selectors.DefaultSelector()
-        self.alarm = Alarm()
-        self.selector.register(self.alarm.fileno(), READ)
-        self.sockets: dict[int, socket.socket] = {}
-        self.seats: list[_Seat] = []
-        self.threaded = False
-        self.abandoned = False
-
-    def take_seat(self) -> _Seat | None:
-        """None: the machine has no descriptor left for one."""
-        try:
-            return self.seats.pop() if self.seats else _Seat()
-        except OSError:
-            return None
-
-    def renew_selector(self) -> None:
-        self.selector.close()
-        self.selector = selectors.DefaultSelector()
-        self.selector.register(self.alarm.fileno(), READ)
-
-    def wait(self, timeout: float) -> list[tuple[int, int]]:
-        """Sleep, without the lock; return descriptors with READ and WRITE."""
-        try:
-            return [(key.fd, mask) for key, mask in self.selector.select(timeout)]
-        except OSError:
-            if _LIVE_SELECTOR:
-                raise
-            return []  # plain select does not like a socket that was closed at the very moment
-
-    def abandon(self) -> None:
-        """The engine has been collected: drop the connections and have the thread end."""
-        self.abandoned = True
-        for sock in list(self.sockets.values()):
-            sock.close()
-        if self.threaded:
-            self.alarm.ring()
-        else:
-            self.close()
-
-    def after_fork(self, occupied: Iterable[_Seat]) -> None:
-        self.threaded = False
-        self.alarm.after_fork()
-        for seat in (*self.seats, *occupied):
-            seat.alarm.after_fork()
-        self.close()
-
-    def close(self) -> None:
-        for sock in list(self.sockets.values()):
-            sock.close()
-        self.sockets.clear()
-        for seat in self.seats:
-            seat.alarm.close()
-        self.seats.clear()
-        self.selector.close()
-        self.alarm.close()
-
-
 class Engine:
     """Serves the channels of one adapter. Its thread is a daemon, starts with the first channel or timer, and
     ends after `stop` or `linger` with the last channel.
@@ -221,7 +54,7 @@ class Engine:
     def __init__(self, lock: "RLock", name: str) -> None:
         self._lock = lock
         self._name = name
-        self._station: _Station | None = None
+        self._station: Station | None = None
         self._thread: threading.Thread | None = None
         self._channels: dict[int, Channel] = {}
         self._timers: list[tuple[float, int, Timer]] = []
@@ -234,7 +67,7 @@ class Engine:
         self._loans: dict[Channel, float] = {}
         self._reclaiming = False
         self._last_leave = -math.inf
-        self._deserted: list[_Seat] = []
+        self._deserted: list[Seat] = []
         self._interrupted = False
         self._buffer: memoryview | None = None
 
@@ -339,7 +172,7 @@ class Engine:
         """Sleep until `waiter` is woken or `deadline`; meanwhile serve those of `channels()` that no other
         thread serves. Without the lock; may return too early. Looks at the channels at least once.
         """
-        seat: _Seat | None = None
+        seat: Seat | None = None
         try:
             with self._lock:
                 if waiter.woken:
@@ -449,7 +282,7 @@ class Engine:
             channel._registered = 0
             self._kick_if_blind()
 
-    def _sit_down(self, seat: _Seat, channels: Iterable[Channel]) -> None:
+    def _sit_down(self, seat: Seat, channels: Iterable[Channel]) -> None:
         for channel in channels:
             seat.channels[channel._fd] = channel
             channel._seat = seat
@@ -458,7 +291,7 @@ class Engine:
             self._unregister(channel)
             seat.watch(channel._fd, channel._mask)
 
-    def _give_back(self, seat: _Seat) -> None:
+    def _give_back(self, seat: Seat) -> None:
         seat.sleeping = False
         for fd, channel in list(seat.channels.items()):
             seat.watch(fd, 0)
@@ -485,7 +318,7 @@ class Engine:
         for seat in left:
             seat.alarm.close()
 
-    def _keep(self, seat: _Seat) -> None:
+    def _keep(self, seat: Seat) -> None:
         if self._station is None or self._ended:
             seat.alarm.close()
         else:
@@ -528,7 +361,7 @@ class Engine:
         channel._loaned = False
         self._register(channel)
 
-    def _drive(self, seat: _Seat, waiter: ThreadWaiter, deadline: float | None) -> None:
+    def _drive(self, seat: Seat, waiter: ThreadWaiter, deadline: float | None) -> None:
         expired = False
         while True:
             with self._lock:
@@ -547,10 +380,10 @@ class Engine:
 
     # ---- the thread
 
-    def _started(self) -> _Station:
+    def _started(self) -> Station:
         station = self._station
         if station is None:
-            station = self._station = _Station()
+            station = self._station = Station()
             weakref.finalize(self, station.abandon).atexit = False
         if self._thread is None:
             thread = threading.Thread(
@@ -648,11 +481,11 @@ class Engine:
             self._station.alarm.ring()
 
     def _kick_if_blind(self) -> None:
-        if not _LIVE_SELECTOR:
+        if not LIVE_SELECTOR:
             self._kick()
 
 
-def _run(reference: "weakref.ref[Engine]", station: _Station) -> None:
+def _run(reference: "weakref.ref[Engine]", station: Station) -> None:
     """The engine's thread. It holds the engine only while there is something to do."""
     alarm = station.alarm.fileno()
     try:
@@ -672,14 +505,6 @@ def _run(reference: "weakref.ref[Engine]", station: _Station) -> None:
     finally:
         station.close()
 
-
-_LIVE_SELECTOR: Final = selectors.DefaultSelector.__name__ in (
-    "EpollSelector",
-    "KqueueSelector",
-    "DevpollSelector",
-)
-"""A change of interest counts at once, also for a `select` that another thread is in."""
-_CAN_LEND: Final = _LIVE_SELECTOR and hasattr(select, "poll")
 
 _lingering: Final[set[Engine]] = set()
 

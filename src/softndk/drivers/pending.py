@@ -12,8 +12,8 @@ from concurrent.futures import CancelledError
 from enum import Enum
 from typing import Any, Final, Generic, TypeVar, cast
 
+from softndk.drivers.channel import Channel
 from softndk.drivers.dispatch import check_callback
-from softndk.drivers.engine import Channel
 from softndk.drivers.runtime import Runtime
 from softndk.drivers.waiters import (
     ThreadWaiter,

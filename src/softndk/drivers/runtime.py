@@ -10,8 +10,9 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from softndk.drivers.channel import Channel
 from softndk.drivers.dispatch import Dispatcher
-from softndk.drivers.engine import Channel, Engine
+from softndk.drivers.engine import Engine
 from softndk.drivers.waiters import ThreadWaiter
 
 __all__ = ["Runtime"]

@@ -17,7 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from softndk.drivers.engine import READ, Channel, Engine
+from softndk.drivers.channel import READ, Channel
+from softndk.drivers.engine import Engine
 
 __all__ = ["StatusChannel", "ask", "offer", "processes"]
 

@@ -1,27 +1,34 @@
-"""TCP under a protocol core: connections and listening sockets as channels of the engine.
+"""TCP under a protocol core: a connection as a channel of the engine.
 
 Moves octets and tells what happened to the connection. What the octets mean, and when a connection may end,
 is the core's business. Addresses are numeric: nothing is resolved.
 """
 
 import errno
-import ipaddress
 import os
 import socket
 import struct
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 
+from softndk.drivers.channel import READ, WRITE, Channel
 from softndk.drivers.dispatch import report_unraisable
-from softndk.drivers.engine import READ, WRITE, Channel, Engine
+from softndk.drivers.engine import Engine
+from softndk.drivers.sockets import (
+    Address,
+    TcpOptions,
+    choose_port_late,
+    new_socket,
+    numeric_address,
+    segment_size,
+    set_options,
+    socket_address,
+)
 from softndk.iwarp.events import Finish
 
-__all__ = ["Address", "StreamCore", "Tap", "TcpListener", "TcpOptions", "TcpStream", "reserve", "socket_address"]
+__all__ = ["StreamCore", "Tap", "TcpStream"]
 
-Address = tuple[str, int]
 Octets = memoryview | bytes | bytearray
 
 IOV_MAX: Final = min(1024, os.sysconf("SC_IOV_MAX")) if hasattr(os, "sysconf") else 1
@@ -30,16 +37,7 @@ SEND_BUDGET: Final = 1024 * 1024
 """Octets that one call of `pump` sends at most, so that neither a caller nor another connection waits for
 long.
 """
-ACCEPT_BATCH: Final = 16
-"""Connections accepted before other channels have their turn."""
-ACCEPT_PAUSE_S: Final = 0.1
-"""How long a listener rests when the machine has run out of descriptors or memory."""
-DEFAULT_MSS: Final = 1440
-"""Where the system does not tell: Ethernet with IPv6."""
-_OUT_OF_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _INTERNAL: Final = "softndk has failed internally"
-_IP_BIND_ADDRESS_NO_PORT: Final = 24
-_IP_LOCAL_PORT_RANGE: Final = 51
 _ABORTIVE: Final = struct.pack("ii", 1, 0)
 
 
@@ -89,60 +87,6 @@ class Tap(Protocol):
     def fin_received(self) -> None: ...
     def reset(self, by_peer: bool) -> None: ...
     def closed(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TcpOptions:
-    """keepalive_s: idle time before a silent peer is probed, and time that it may leave probes or data
-    unacknowledged before the connection is given up; 0 leaves the system's defaults.
-    """
-
-    keepalive_s: float = 0.0
-
-
-def socket_address(address: Address) -> tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]:
-    """The socket module's form of a numeric `(host, port)`; the host may carry a scope: "fe80::1%eth0",
-    "fe80::1%2".
-
-    Raises: ValueError: not numeric, or no port. OSError (ENODEV): the scope names no interface of this
-    machine.
-    """
-    host, port = cast("tuple[object, object]", address)
-    if not isinstance(host, str) or not isinstance(port, int) or not 0 <= port <= 0xFFFF:
-        raise ValueError(f"address {address!r}: must be (numeric host, port from 0 to 65535)")
-    try:
-        ip = ipaddress.ip_address(host)
-    except ValueError:
-        raise ValueError(f"address {address!r}: the host must be a numeric IPv4 or IPv6 address") from None
-    if isinstance(ip, ipaddress.IPv4Address):
-        return socket.AF_INET, (host, port)
-    bare, _, scope = host.partition("%")
-    return socket.AF_INET6, (bare, port, 0, _scope_id(scope))
-
-
-def _scope_id(scope: str) -> int:
-    if not scope:
-        return 0
-    if scope.isdecimal():
-        return int(scope)
-    try:
-        return socket.if_nametoindex(scope)
-    except OSError:
-        raise OSError(errno.ENODEV, f"no network interface {scope!r}") from None
-
-
-def _address(name: tuple[str, int] | tuple[str, int, int, int]) -> Address:
-    host, port = name[0], name[1]
-    if len(name) == 4 and name[3] and "%" not in host:
-        host = f"{host}%{_interface(name[3])}"
-    return host, port
-
-
-def _interface(scope_id: int) -> str:
-    try:
-        return socket.if_indextoname(scope_id)
-    except OSError:
-        return str(scope_id)
 
 
 class TcpStream(Channel):
@@ -240,18 +184,18 @@ class TcpStream(Channel):
             raise ValueError(f"source {source} and destination {destination} are of different families")
         self._peer = destination
         try:
-            sock = self._sock = _new_socket(family)
-            _set_options(sock, self._options)
+            sock = self._sock = new_socket(family)
+            set_options(sock, self._options)
             if bound is not None:
                 if shared:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 else:
-                    _choose_port_late(sock)
+                    choose_port_late(sock)
                 sock.bind(bound[1])
             code = sock.connect_ex(target)
             if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR):
                 raise OSError(code, os.strerror(code))
-            self._local = _address(sock.getsockname())
+            self._local = numeric_address(sock.getsockname())
             self._connecting = True
             self._engine.add(self, sock)
         except (OSError, RuntimeError) as error:  # RuntimeError: no more threads
@@ -262,8 +206,8 @@ class TcpStream(Channel):
         self._sock = sock
         try:
             sock.setblocking(False)
-            _set_options(sock, self._options)
-            self._peer = _address(sock.getpeername())
+            set_options(sock, self._options)
+            self._peer = numeric_address(sock.getpeername())
             self._engine.add(self, sock)
         except OSError as error:
             self._lost(error)
@@ -377,14 +321,14 @@ class TcpStream(Channel):
         self._up(sock)
 
     def _up(self, sock: socket.socket) -> None:
-        self._local = _address(sock.getsockname())
+        self._local = numeric_address(sock.getsockname())
         if self._tap_factory is not None and self._peer is not None:
             try:
                 self._tap = self._tap_factory(self._local, self._peer)
             except Exception as error:
                 report_unraisable(error, self, "softndk cannot trace a connection")
             self._tell_tap("opened")
-        self.core.connected(self._engine.now(), _mss(sock))
+        self.core.connected(self._engine.now(), segment_size(sock))
         self._on_activity()
         self.pump()
 
@@ -526,170 +470,6 @@ class TcpStream(Channel):
             view = memoryview(buffer).cast("B")
             self._tell_tap("sent", view[:count])
             count -= len(view)
-
-
-class TcpListener(Channel):
-    """A listening socket. Every method is called under the adapter's lock.
-
-    `on_accept(sock, peer)` is called, under the lock, for each connection; it owns the socket, which is
-    non-blocking.
-    """
-
-    __slots__ = ("_engine", "_local", "_on_accept", "_paused", "_resting", "_sock", "closed")
-
-    def __init__(self, engine: Engine, on_accept: Callable[[socket.socket, Address], None]) -> None:
-        super().__init__()
-        self.closed = False
-        self._engine = engine
-        self._on_accept = on_accept
-        self._sock: socket.socket | None = None
-        self._local: Address | None = None
-        self._paused = False
-        self._resting = False
-
-    @property
-    def local_address(self) -> Address | None:
-        """Known once `open` has returned; kept after `close`."""
-        return self._local
-
-    def open(self, address: Address, *, backlog: int = 128) -> None:
-        """Bind and listen; port 0: any.
-
-        Raises: ValueError: not numeric. OSError: in use, not of this machine, no rights, no resources.
-        RuntimeError:
-            no more threads. Nothing is open then.
-        """
-        family, target = socket_address(address)
-        sock = _new_socket(family)
-        try:
-            if os.name == "posix":
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind(target)
-            sock.listen(backlog)
-            self._local = _address(sock.getsockname())
-            self._sock = sock
-            self._engine.add(self, sock)
-        except BaseException:
-            self._sock = None
-            sock.close()
-            raise
-
-    def pause(self, paused: bool) -> None:
-        """Leave connections in the system's queue, or take them again."""
-        self._paused = paused
-        self._engine.update(self)
-
-    def close(self) -> None:
-        """Connections in the system's queue are reset. A second call does nothing."""
-        self.closed = True
-        self._engine.remove(self)
-        sock, self._sock = self._sock, None
-        if sock is not None:
-            sock.close()
-
-    def interest(self) -> int:
-        return 0 if self._paused or self._resting else READ
-
-    def deadline(self) -> float | None:
-        return None
-
-    def on_deadline(self) -> None:
-        return
-
-    def on_ready(self, mask: int) -> None:
-        for _ in range(ACCEPT_BATCH):
-            sock = self._sock
-            if sock is None or self._paused:
-                return
-            try:
-                accepted, name = sock.accept()
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                if error.errno in _OUT_OF_RESOURCES:
-                    self._rest()
-                    return
-                continue  # that one connection has failed already
-            accepted.setblocking(False)
-            try:
-                self._on_accept(accepted, _address(name))
-            except Exception as error:
-                accepted.close()
-                report_unraisable(error, self._on_accept, "Exception ignored in softndk while accepting")
-
-    def fail(self, error: OSError) -> None:
-        self.close()
-
-    def _rest(self) -> None:
-        self._resting = True
-        self._engine.update(self)
-        self._engine.call_at(self._engine.now() + ACCEPT_PAUSE_S, self._rested)
-
-    def _rested(self) -> None:
-        self._resting = False
-        self._engine.update(self)
-
-
-def reserve(address: Address) -> socket.socket:
-    """A socket that keeps `address` for connections made with `shared`; close it to give the address back.
-
-    Raises: ValueError: not numeric. OSError: in use, or not of this machine.
-    """
-    family, target = socket_address(address)
-    sock = _new_socket(family)
-    try:
-        sock.bind(target)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # after the bind: others in use are still refused
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _choose_port_late(sock: socket.socket) -> None:
-    """Have the system pick the source port when it connects: then only the pair of addresses must be new, and ports
-    that rest after earlier connections can be used again. From 49152 to 65535, where it can (Linux 6.3).
-    """
-    if sys.platform == "linux":
-        with suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-        with suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_IP, _IP_LOCAL_PORT_RANGE, struct.pack("I", 65535 << 16 | 49152))
-
-
-def _new_socket(family: socket.AddressFamily) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setblocking(False)
-    return sock
-
-
-def _set_options(sock: socket.socket, options: TcpOptions) -> None:
-    if sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if options.keepalive_s <= 0:
-        return
-    idle = max(1, round(options.keepalive_s))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    wanted = (
-        ("TCP_KEEPIDLE", idle),
-        ("TCP_KEEPINTVL", max(1, idle // 4)),
-        ("TCP_KEEPCNT", 4),
-        ("TCP_USER_TIMEOUT", 2000 * idle),
-    )
-    for name, value in wanted:
-        if hasattr(socket, name):
-            with suppress(OSError):  # known by name, but not by this system
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-def _mss(sock: socket.socket) -> int:
-    if hasattr(socket, "TCP_MAXSEG"):
-        with suppress(OSError):
-            return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) or DEFAULT_MSS
-    return DEFAULT_MSS
 
 
 def _size(data: Octets) -> int:

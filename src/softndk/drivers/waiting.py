@@ -14,8 +14,8 @@ that were signalled and did not come in time.
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Generic, Protocol, TypeVar
 
+from softndk.drivers.channel import Channel, Timer
 from softndk.drivers.dispatch import check_callback
-from softndk.drivers.engine import Channel, Timer
 from softndk.drivers.pending import Pending, _State
 from softndk.drivers.runtime import Runtime
 from softndk.drivers.waiters import Waiter

@@ -14,8 +14,9 @@ from softndk.datapath import open_datapath
 from softndk.drivers.dispatch import check_callback
 from softndk.drivers.pending import Pending, Promise
 from softndk.drivers.runtime import Runtime
+from softndk.drivers.sockets import socket_address
 from softndk.drivers.status import StatusChannel, offer
-from softndk.drivers.tcp import TcpStream, socket_address
+from softndk.drivers.tcp import TcpStream
 from softndk.errors import (
     AdapterUnavailable,
     InvalidParameter,

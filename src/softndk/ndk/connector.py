@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from softndk.drivers.dispatch import check_callback
 from softndk.drivers.pending import Pending, Promise
-from softndk.drivers.tcp import TcpOptions, TcpStream
+from softndk.drivers.sockets import TcpOptions
+from softndk.drivers.tcp import TcpStream
 from softndk.errors import (
     ConnectionInvalid,
     InvalidHandle,

@@ -7,7 +7,7 @@ Two things stay apart: the arm (`arm`, told to `on_notify` and `fileno`), and th
 from collections.abc import AsyncIterator, Callable, Iterable
 
 from softndk.drivers.alarm import Alarm
-from softndk.drivers.engine import Channel
+from softndk.drivers.channel import Channel
 from softndk.drivers.pending import Pending, Promise
 from softndk.drivers.waiting import WaitQueue
 from softndk.errors import BufferOverflow, InvalidHandle, InvalidParameter, error_for

@@ -2,7 +2,7 @@
 
 import socket
 
-from softndk.drivers.tcp import reserve
+from softndk.drivers.sockets import reserve
 from softndk.errors import error_for, error_from_os
 from softndk.flags import Address, ObjectType
 from softndk.ndk.context import AdapterContext

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from softndk.drivers.alarm import Alarm
 from softndk.drivers.dispatch import report_unraisable
 from softndk.drivers.pending import Pending, Promise
-from softndk.drivers.tcp import TcpListener, TcpStream
+from softndk.drivers.tcp import TcpStream
+from softndk.drivers.tcp_listener import TcpListener
 from softndk.drivers.waiting import WaitQueue
 from softndk.errors import InvalidHandle, InvalidState, NdkError, error_for, error_from_os
 from softndk.flags import Address, ObjectType

@@ -7,7 +7,7 @@ that was posted with DEFER before it (R-DEFER-3).
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from softndk.drivers.engine import Channel
+from softndk.drivers.channel import Channel
 from softndk.errors import (
     Aborted,
     AccessViolation,

@@ -10,9 +10,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from softndk.drivers.engine import Channel
+from softndk.drivers.channel import Channel
 from softndk.drivers.runtime import Runtime
-from softndk.drivers.tcp import Address, TcpListener, TcpOptions, TcpStream
+from softndk.drivers.sockets import Address, TcpOptions
+from softndk.drivers.tcp import TcpStream
+from softndk.drivers.tcp_listener import TcpListener
 from softndk.drivers.waiting import WaitQueue
 from softndk.iwarp.events import Finish
 

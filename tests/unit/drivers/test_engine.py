@@ -21,8 +21,9 @@ from typing import Any
 import pytest
 
 import softndk.drivers.engine
-from softndk.drivers.engine import LOAN_S, Engine, _Seat
+from softndk.drivers.engine import LOAN_S, Engine
 from softndk.drivers.runtime import Runtime
+from softndk.drivers.seats import Seat
 from softndk.drivers.waiters import ThreadWaiter
 from softndk.iwarp.events import Finish
 from tests.unit.drivers.driver_parts import PATIENCE_S, ByteCore, End, Entries, listening, pair, running, until
@@ -283,11 +284,11 @@ class TestInterrupted:
             waited = Waited(near)
             with monkeypatch.context() as patch:
                 if where == "asleep":
-                    patch.setattr(_Seat, "wait", interrupted)
+                    patch.setattr(Seat, "wait", interrupted)
                 elif where == "sitting down":
                     patch.setattr(Engine, "_unregister", interrupted)
                 elif where == "watching":
-                    patch.setattr(_Seat, "watch", once(interrupted, _Seat.watch))
+                    patch.setattr(Seat, "watch", once(interrupted, Seat.watch))
                 else:
                     patch.setattr(Engine, "_give_back", once(interrupted, Engine._give_back))
                 with pytest.raises(KeyboardInterrupt):
@@ -750,7 +751,7 @@ class TestWithoutLending:
     @pytest.fixture(autouse=True)
     def plain_select(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(selectors, "DefaultSelector", TouchySelector)
-        monkeypatch.setattr(softndk.drivers.engine, "_LIVE_SELECTOR", False)
+        monkeypatch.setattr(softndk.drivers.engine, "LIVE_SELECTOR", False)
         monkeypatch.setattr(softndk.drivers.engine, "_CAN_LEND", False)
 
     def test_waiting(self) -> None:

@@ -12,19 +12,11 @@ from typing import Any
 
 import pytest
 
-from softndk.drivers.engine import WRITE
+from softndk.drivers.channel import WRITE
 from softndk.drivers.runtime import Runtime
-from softndk.drivers.tcp import (
-    ACCEPT_BATCH,
-    IOV_MAX,
-    SEND_BUDGET,
-    Address,
-    Octets,
-    TcpListener,
-    TcpOptions,
-    TcpStream,
-    socket_address,
-)
+from softndk.drivers.sockets import Address, TcpOptions, socket_address
+from softndk.drivers.tcp import IOV_MAX, SEND_BUDGET, Octets, TcpStream
+from softndk.drivers.tcp_listener import ACCEPT_BATCH, TcpListener
 from softndk.iwarp.events import Finish
 from tests.unit.drivers.driver_parts import PATIENCE_S, ByteCore, End, listening, pair, running, until
 

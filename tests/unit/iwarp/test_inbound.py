@@ -70,6 +70,21 @@ class TestSend:
         assert result.bytes_transferred == 6
         assert peer.side.memory[:6] == b"abcdef"
 
+    def test_one_message_of_several_segments_after_another(self) -> None:
+        peer = raw()
+        for number in range(3):
+            peer.side.receive(64 * number, 64, number)
+        for msn in (1, 2, 3):
+            peer.send(untagged(Opcode.SEND, msn, b"head%d" % msn, last=False))
+            assert peer.side.is_in(State.RTS)
+            peer.send(untagged(Opcode.SEND, msn, b"tail", mo=5))
+        assert peer.side.finished()[1] == [(number, SUCCESS) for number in range(3)]
+        assert [bytes(peer.side.memory[at : at + 9]) for at in (0, 64, 128)] == [
+            b"head1tail",
+            b"head2tail",
+            b"head3tail",
+        ]
+
     def test_each_message_takes_the_oldest_receive(self) -> None:
         """R-RECV-1; zero length takes one too."""
         peer = raw()

@@ -4,20 +4,15 @@ Names, defaults and meanings come from the code; the reasons stand here. A limit
 Run: ``python -m scripts.docs.limits_reference`` from the project's root; ``--check`` only compares.
 """
 
+import importlib
 import inspect
 import re
 import sys
 from dataclasses import fields
 
-from scripts.docs.generated import Page, table
+from scripts.docs.generated import ROOT, Page, table
 from softndk import AdapterInfo, IwarpConfig, NdkVersion
-from softndk.drivers import tcp
-from softndk.iwarp import connection
-from softndk.memory import tokens
-from softndk.ndk import object as objects
-from softndk.ndk import ports
 from softndk.ndk.context import adapter_info
-from softndk.wire import mpa
 
 SETTING_REASONS = {
     "crc": "RFC 5044 wants it on by default; both ends have to be told to go without",
@@ -63,69 +58,39 @@ INFO_REASONS = {
     "rdma_technology": "the only transport so far",
 }
 
-FIXED = (
+FIXED = (  # constant, package where there are several of the name, unit, what it bounds, why
+    ("MAX_PRIVATE_DATA", "", "octets", "private data of a start-up frame", "RFC 5044"),
+    ("MAX_ULPDU", "", "octets", "one FPDU of the peer, held until it is whole", "its 16 bits"),
     (
-        "softndk.wire.mpa.MAX_PRIVATE_DATA",
-        mpa.MAX_PRIVATE_DATA,
-        "octets",
-        "private data of a start-up frame",
-        "RFC 5044",
-    ),
-    (
-        "softndk.wire.mpa.MAX_ULPDU",
-        mpa.MAX_ULPDU,
-        "octets",
-        "one FPDU of the peer, held until it is whole",
-        "its 16 bits",
-    ),
-    (
-        "softndk.iwarp.connection.EARLY_LIMIT",
-        connection.EARLY_LIMIT,
+        "EARLY_LIMIT",
+        "",
         "octets",
         "kept for an active side that has not completed its connect; then TCP holds the peer back",
         "one FPDU and more must fit",
     ),
+    ("SEND_BUDGET", "", "octets", "sent by one call before others have their turn", "fairness between connections"),
+    ("ACCEPT_BATCH", "", "connections", "accepted before others have their turn", "fairness between descriptors"),
     (
-        "softndk.drivers.tcp.SEND_BUDGET",
-        tcp.SEND_BUDGET,
-        "octets",
-        "sent by one call before others have their turn",
-        "fairness between connections",
-    ),
-    (
-        "softndk.drivers.tcp.ACCEPT_BATCH",
-        tcp.ACCEPT_BATCH,
-        "connections",
-        "accepted before others have their turn",
-        "fairness between descriptors",
-    ),
-    (
-        "softndk.memory.tokens.RESTING_INDICES",
-        tokens.RESTING_INDICES,
+        "RESTING_INDICES",
+        "",
         "tokens",
         "freed token indices that are not used again yet",
         "a stale token stays dead for a long time",
     ),
+    ("DYNAMIC_PORTS", "", "ports", "where a port is found when 0 is asked", "R-PORT-1"),
     (
-        "softndk.ndk.ports.DYNAMIC_PORTS",
-        f"{ports.DYNAMIC_PORTS[0]} to {ports.DYNAMIC_PORTS[-1]}",
-        "ports",
-        "where listeners and shared endpoints find a port when 0 is asked",
-        "R-PORT-1",
-    ),
-    (
-        "softndk.ndk.ports.TRIES",
-        ports.TRIES,
-        "ports",
-        "tried at random before TOO_MANY_ADDRESSES",
-        "a full range must not be searched for ever",
-    ),
-    (
-        "softndk.ndk.object.EXIT_WAIT_S",
-        objects.EXIT_WAIT_S,
+        "EXIT_WAIT_S",
+        "ndk",
         "seconds",
         "that leaving a `with` block waits for callbacks and placements, then a ResourceWarning",
         "a callback that hangs must not hang the program",
+    ),
+    (
+        "EXIT_WAIT_S",
+        "drivers",
+        "seconds",
+        "that the interpreter's exit waits for what closed connections still have to send",
+        "a peer that does not read must not hang the program",
     ),
 )
 
@@ -157,8 +122,22 @@ def _adapter() -> str:
 
 
 def _fixed() -> str:
-    rows = [(f"`{name}`", _value(value), unit, meaning, why) for name, value, unit, meaning, why in FIXED]
+    rows = []
+    for name, package, unit, meaning, why in FIXED:
+        module, value = _constant(name, package)
+        shown = f"{value[0]} to {value[-1]}" if isinstance(value, range) else _value(value)
+        rows.append((f"`{module}.{name}`", shown, unit, meaning, why))
     return table(("Constant", "Value", "Unit", "What it bounds", "Why"), rows)
+
+
+def _constant(name: str, package: str) -> tuple[str, object]:
+    """The module of softndk, under `package`, that defines the constant, and its value."""
+    source = ROOT / "src"
+    for file in sorted((source / "softndk" / package).rglob("*.py")):
+        if re.search(rf"^{name}: Final\b", file.read_text(encoding="utf-8"), re.MULTILINE):
+            module = ".".join(file.relative_to(source).with_suffix("").parts)
+            return module, getattr(importlib.import_module(module), name)
+    raise ValueError(f"no module under softndk/{package} defines {name}")
 
 
 def _described(cls: type) -> dict[str, str]:

@@ -288,11 +288,15 @@ def test_the_errors_say_whose_token_it_was_and_which_rule_and_never_the_whole_to
         a.qp.send_and_invalidate(b"bad", bad)
         error = one(b.cq).error
         assert error is not None
-        texts = [str(error), error.explain(), str(ended(b).error)]
+        here, there = ended(b).error, ended(a).error
+        assert here is not None
+        assert there is not None
+        texts = [str(error), error.explain(), str(here), here.explain()]
         for text in texts:
             assert "qp1" in text
             assert "Send with Invalidate" in text
             assert "R-SENDINV-2" in text
+        for text in (*texts, str(there), there.explain()):
             if bad:
                 assert f"{bad:08x}" not in text.replace(" ", "").lower()
                 assert str(bad) not in text

@@ -67,11 +67,11 @@ def test_after_an_invalidate_the_local_token_is_dead(both: Pair, bench: Bench) -
 @pytest.mark.requires(Feature.WINDOWS)
 @pytest.mark.parametrize("flags", [0, OpFlag.READ_FENCE, OpFlag.DEFER])
 def test_windows_and_fast_register_regions_can_be_invalidated(both: Pair, bench: Bench, flags: int) -> None:
-    a, _ = both
+    a, b = both
     for item in (bench.fast_region(a).mr, bench.window(a)):
         a.qp.invalidate(item, flags=flags, context=item)
         if flags & OpFlag.DEFER:
-            a.qp.send([], flags=OpFlag.SILENT_SUCCESS)
+            a.qp.write([], 0, b.mr.remote_token, flags=OpFlag.SILENT_SUCCESS)
         result = one(a.cq)
         assert (result.type, result.status) == (OperationType.INVALIDATE, Status.SUCCESS)
         assert result.request_context is item

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 import softndk.drivers.engine
+import softndk.drivers.seats
 from softndk.drivers.engine import LOAN_S, Engine
 from softndk.drivers.runtime import Runtime
 from softndk.drivers.seats import Seat
@@ -752,6 +753,7 @@ class TestWithoutLending:
     def plain_select(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(selectors, "DefaultSelector", TouchySelector)
         monkeypatch.setattr(softndk.drivers.engine, "LIVE_SELECTOR", False)
+        monkeypatch.setattr(softndk.drivers.seats, "LIVE_SELECTOR", False)
         monkeypatch.setattr(softndk.drivers.engine, "_CAN_LEND", False)
 
     def test_waiting(self) -> None:

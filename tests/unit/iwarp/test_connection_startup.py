@@ -547,6 +547,16 @@ class TestEnds:
         assert side.is_in(State.ERROR)
         assert side.core.next_timeout() is None
 
+    @pytest.mark.parametrize("number", [errno.EADDRINUSE, errno.EADDRNOTAVAIL])
+    def test_no_port_is_left(self, number: int) -> None:
+        """R-PORT-1: the port was to be chosen here."""
+        side = Side("A", active=True)
+        side.core.picks_port = True
+        reset(side, number)
+        error = failure(side.take_events())
+        assert error.status is Status.TOO_MANY_ADDRESSES
+        assert error.provider_error_code == 0x30000 | number
+
     def test_a_reset_instead_of_a_reply_means_that_nobody_listens(self) -> None:
         """R-PAUSE-1."""
         side = active()

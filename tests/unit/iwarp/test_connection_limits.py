@@ -1,0 +1,153 @@
+"""Time limits of an established connection: messages held back, FPDUs never finished."""
+
+import pytest
+
+from softndk.config import IwarpConfig
+from softndk.iwarp.events import Finish
+from softndk.status import Status
+from softndk.wire.rdmap import Opcode
+from tests.pair.established import connected, end_of, raw
+from tests.pair.raw_peer import tagged, untagged
+
+CANCELLED = Status.CANCELLED
+SUCCESS = Status.SUCCESS
+
+
+class TestHeldBack:
+    """A-10: a message without a receive waits `receive_wait_s` for one."""
+
+    config = IwarpConfig(receive_wait_s=5)
+
+    def test_without_a_grace_time_the_stream_ends_at_once(self) -> None:
+        peer = raw()
+        peer.send(untagged(Opcode.SEND, 1, b"x"))
+        assert end_of(peer.side).provider_error_code == 0x21202
+
+    def test_a_receive_posted_in_time(self) -> None:
+        pair = connected(self.config)
+        pair.a.send(b"one", 1)
+        pair.a.send(b"two", 2)
+        pair.a.write(b"after", pair.b.base + 1000, pair.b.stag, 3)
+        pair.drive()
+        assert pair.b.core.holding_back
+        assert not pair.b.core.wants_read()
+        assert pair.b.memory[1000:1005] == bytes(5)
+        pair.advance(4)
+        pair.b.receive(0, 64, "r1")
+        pair.drive()
+        assert pair.b.finished()[1] == [("r1", SUCCESS)]
+        assert pair.b.core.holding_back
+        pair.advance(4)
+        pair.b.receive(64, 64, "r2")
+        pair.drive()
+        assert pair.b.finished()[1] == [("r2", SUCCESS)]
+        assert pair.b.memory[:3] + pair.b.memory[64:67] + pair.b.memory[1000:1005] == b"onetwoafter"
+        assert not pair.b.core.holding_back
+        assert pair.b.core.next_timeout() is None
+
+    def test_the_time_runs_out(self) -> None:
+        pair = connected(self.config)
+        pair.a.send(b"one")
+        pair.drive()
+        pair.advance(4.99)
+        assert pair.b.take_events() == []
+        pair.advance(0.02)
+        error = end_of(pair.b)
+        assert error.provider_error_code == 0x21202
+        assert pair.a.closed
+        assert pair.b.closed
+        assert not pair.b_to_a.reset
+
+    def test_a_fault_behind_the_message(self) -> None:
+        pair = connected(self.config)
+        pair.a.send(b"one")
+        pair.a.write(b"x", 0, 0xDEADBE01)
+        pair.drive()
+        pair.b.receive(0, 64, "r1")
+        pair.b.receive(0, 64, "r2")
+        pair.drive()
+        assert end_of(pair.b).provider_error_code == 0x21100
+        assert pair.b.finished()[1] == [("r1", SUCCESS), ("r2", CANCELLED)]
+
+    def test_what_this_side_sends_is_not_held_up(self) -> None:
+        pair = connected(self.config)
+        pair.a.receive(0, 64, "r")
+        pair.a.send(b"waits")
+        pair.drive()
+        pair.b.send(b"goes on", "s")
+        pair.drive()
+        assert pair.b.finished()[0] == [("s", SUCCESS)]
+        assert pair.a.finished()[1] == [("r", SUCCESS)]
+
+    def test_kick_without_a_receive_changes_nothing(self) -> None:
+        pair = connected(self.config)
+        pair.a.send(b"waits")
+        pair.drive()
+        pair.b.core.kick()
+        pair.a.core.kick()
+        assert pair.b.core.holding_back
+        assert pair.b.core.next_timeout() == pair.now + 5
+
+    @pytest.mark.parametrize("end", ["close", "abort"])
+    def test_after_the_end_input_is_read_again(self, end: str) -> None:
+        """Unread input would turn the close into a reset, which can destroy what was sent last."""
+        pair = connected(self.config)
+        pair.a.send(bytes(5000))
+        pair.drive()
+        assert not pair.b.core.wants_read()
+        if end == "close":
+            pair.b.core.close(pair.now)
+        else:
+            pair.b.core.abort("flushed", pair.now)
+        assert pair.b.core.wants_read()
+        pair.drive()
+        pair.a.core.close(pair.now)
+        pair.drive()
+        assert pair.b.closed
+        assert not pair.b_to_a.reset
+
+
+class TestStall:
+    config = IwarpConfig(stall_timeout_s=30)
+
+    def test_an_fpdu_that_is_never_finished(self) -> None:
+        peer = raw(self.config)
+        peer.side.receive(0, 64, "r")
+        octets = peer.frame(untagged(Opcode.SEND, 1, b"ABCDEFGH"))
+        peer.send_octets(octets[:1])
+        peer.advance(29)
+        peer.send_octets(octets[1:20])
+        peer.advance(0.99)
+        assert peer.side.core.is_up
+        peer.advance(0.01)
+        assert end_of(peer.side).status is Status.IO_TIMEOUT
+        assert peer.closed is Finish.RESET
+        assert peer.side.finished()[1] == [("r", CANCELLED)]
+
+    def test_each_fpdu_has_its_own_time(self) -> None:
+        peer = raw(self.config)
+        octets = b"".join(peer.frame(tagged(Opcode.WRITE, 1, 0)) for _ in range(4))
+        for at in range(0, 80, 20):
+            peer.send_octets(octets[at : at + 10])
+            peer.advance(29)
+            peer.send_octets(octets[at + 10 : at + 20])
+            assert peer.side.core.next_timeout() is None
+            peer.advance(29)
+        assert peer.side.take_events() == []
+
+    def test_the_next_fpdu_begins_in_the_same_chunk(self) -> None:
+        peer = raw(self.config)
+        octets = b"".join(peer.frame(tagged(Opcode.WRITE, 1, 0)) for _ in range(3))
+        peer.send_octets(octets[:10])
+        peer.advance(29)
+        peer.send_octets(octets[10:30])
+        peer.advance(29)
+        assert peer.side.take_events() == []
+        peer.send_octets(octets[30:])
+        assert peer.side.core.next_timeout() is None
+
+    def test_between_fpdus_there_is_no_limit(self) -> None:
+        peer = raw(self.config)
+        peer.side.receive(0, 64, "r")
+        peer.send(untagged(Opcode.SEND, 1, b"head", last=False))
+        assert peer.side.core.next_timeout() is None

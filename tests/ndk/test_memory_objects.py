@@ -26,7 +26,7 @@ from softndk import (
     Status,
     open_adapter,
 )
-from softndk.testing import End, Pair, pair
+from softndk.testing import End, Pair, kill, pair
 from tests.ndk.ends import (
     EVERY_RIGHT,
     FAST_RIGHTS,
@@ -580,10 +580,11 @@ def test_a_refused_fast_register_leaves_address_and_length(both: Pair) -> None:
 
 
 def test_a_full_queue_leaves_address_and_length_unknown() -> None:
-    with pair(queue_depth=1) as (a, b):
+    with pair(queue_depth=1, flags=MrFlag.ALLOW_REMOTE_READ) as (a, b):
         target = fast_region(a, None)
-        b.qp.receive([])
-        a.qp.send([], flags=OpFlag.DEFER)
+        sink = a.pd.register_mr(bytearray(8))
+        kill(b.adapter, "silence")
+        a.qp.read(sink[0:8], b.mr.address, b.mr.remote_token)  # never answered: keeps the only place
         with pytest.raises(NdkError) as full:
             a.qp.fast_register(target.mr, target.lam, flags=FAST_RIGHTS)
         assert full.value.status is Status.NO_MORE_ENTRIES

@@ -91,6 +91,9 @@ class ReferenceStream:
     def ready_indication(self, *, read: bool) -> Buffer:
         return self._outbound.ready_indication(read=read)
 
+    def nudge(self) -> Buffer | None:
+        return self._outbound.ready_indication(read=False) if self._outbound.idle else None
+
     def terminate(self, message: Terminate) -> Buffer:
         return self._outbound.terminate(message)
 

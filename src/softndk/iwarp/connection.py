@@ -73,6 +73,7 @@ class Connection:
         self._peer_fin = False
         self._local_fin = False
         self._disconnect_asked = False
+        self._unheard = False  # the active side has begun to send and has not heard of the peer since
         self._frames_seen = 0
         self._octets_in = 0
         self._octets_out = 0
@@ -132,6 +133,7 @@ class Connection:
         """Octets from the peer, borrowed for the call."""
         self._learn(now)
         self._octets_in += data.nbytes
+        self._hear()
         state = self.state
         if state is State.REQUESTING:
             self._receive_reply(data)
@@ -146,6 +148,7 @@ class Connection:
         """The peer's FIN, after all its data."""
         self._learn(now)
         self._peer_fin = True
+        self._hear()
         state = self.state
         if state in (State.REQUESTING, State.AWAITING):
             self._startup_eof()
@@ -218,6 +221,7 @@ class Connection:
             self._queue_out(memoryview(stream.ready_indication(read=self.negotiated.rtr is Rtr.READ)))
         self._establish()
         early, self._early = self._early, bytearray()
+        self._unheard = not early and self._config.nudge_s > 0
         if early:
             self._consume(memoryview(early))
 
@@ -309,6 +313,8 @@ class Connection:
             self._out.popleft()
         if self._stream is not None and count > startup:
             self._stream.transmitted(count - startup)
+            if self._unheard:
+                self._deadlines.setdefault("nudge", now + self._config.nudge_s)
         if self.state is State.CLOSING:
             self._advance_disconnect()
 
@@ -484,6 +490,23 @@ class Connection:
             self._step(Step.READY)
             self._establish()
 
+    def _hear(self) -> None:
+        """The peer lives."""
+        if self._unheard:
+            self._unheard = False
+            self._deadlines.pop("nudge", None)
+
+    def _nudge(self) -> None:
+        """Our first FPDU may lie unread at the peer until more comes (see IwarpConfig.nudge_s): send what does no harm.
+
+        Inside a message more comes anyway.
+        """
+        self._unheard = False
+        if self._stream is not None and self.state in _UP and not self._local_fin:
+            frame = self._stream.nudge()
+            if frame is not None:
+                self._queue_out(memoryview(frame))
+
     def _refill(self) -> None:
         stream = self._stream
         if stream is None or self.state not in _UP or self._local_fin:
@@ -649,6 +672,8 @@ class Connection:
             self._time_out(f"an FPDU is unfinished since stall_timeout_s={config.stall_timeout_s:g}")
         elif name == "receive":
             self._resume(hold=False)
+        elif name == "nudge":
+            self._nudge()
 
     def _time_out(self, text: str) -> None:
         self._lose(IoTimeout(f"{self.name}: {text} [IO_TIMEOUT, R-TIME-1]"))

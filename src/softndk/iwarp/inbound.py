@@ -8,6 +8,7 @@ framing, of sockets and of time.
 from collections import deque
 from typing import Final
 
+from softndk.errors import NdkError
 from softndk.iwarp.faults import (
     Cause,
     ProtocolFault,
@@ -233,7 +234,11 @@ class Inbound:
             self.pair.reads_outstanding -= 1
             return
         if request.on_success is not None:
-            request.on_success()
+            try:
+                request.on_success()
+            except NdkError as error:  # a region with windows bound can't be invalidated (R-INVAL-4)
+                request.fail(error.status, f"{self.pair.name} read: {error}")
+                raise ProtocolFault(Cause.LOCAL_ERROR, f"{self.pair.name} read: {error}") from None
         self.pair.finish(request)
 
     # ---- untagged: Send family, Read Request, Terminate

@@ -62,6 +62,9 @@ class Stream(Protocol):
     def ready_indication(self, *, read: bool) -> Buffer:
         """The ready-to-receive FPDU."""
 
+    def nudge(self) -> Buffer | None:
+        """A zero-length RDMA Write, which changes nothing at the peer; None inside a message, where none may go."""
+
     def terminate(self, message: Terminate) -> Buffer:
         """The Terminate FPDU, the last frame; nothing is produced after it."""
 

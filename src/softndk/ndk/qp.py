@@ -273,7 +273,7 @@ class Qp(NdkObject):
                     self._pair.release_deferred()
                     self._pump()
                 raise
-            if not bits & _DEFER:
+            if self._pair.released:  # without DEFER, or the queue is full and starts what was deferred (R-DEFER-7)
                 self._pump()
 
     def _send_request(
@@ -318,7 +318,7 @@ class Qp(NdkObject):
             )
 
         def invalidate() -> None:
-            if entry.valid and entry.invalidate is not None and not entry.bound_windows:
+            if entry.valid and entry.invalidate is not None:
                 entry.invalidate()
 
         return invalidate

@@ -130,7 +130,9 @@ class WriteWork(_Outgoing):
 
 
 class ReadWork(InitiatorRequest):
-    """NdkRead. `on_success`: what the local-invalidate flag asks for (R-READ-5), run before the completion."""
+    """NdkRead. `on_success`: what the local-invalidate flag asks for (R-READ-5), run before the completion; it may raise
+    NdkError, then the read fails after all.
+    """
 
     __slots__ = ("length", "on_success", "remote_address", "remote_stag", "sgl")
 

@@ -30,8 +30,10 @@ class IwarpConfig(TransportConfig):
     terminate_drain_s: how long input is read and thrown away after a Terminate or a close, so that a TCP reset does
         not destroy what we sent last.
     receive_wait_s: grace for a message that finds no posted receive; 0: Terminate at once (RFC 5041 7.1).
-    stall_timeout_s: how long a peer may leave an FPDU unfinished, or refuse to read what we send.
+    stall_timeout_s: how long a peer may leave an FPDU unfinished.
     keepalive_s: idle time before TCP probes a silent peer; 0 switches it off.
+    user_timeout_s: how long sent data may stay unacknowledged, or unsent because the peer does not read, before TCP gives
+        up; 0 leaves it to the system. A peer may hold back for long (an empty SRQ, R-SRQ-3), hence 0.
     max_pending_requests: connection requests waiting for accept or reject, per listener; further ones are refused.
     max_handshakes: TCP connections per listener whose MPA request is not complete; further ones are closed.
     send_buffer: octets made ready for the socket ahead of what it has taken, per connection.
@@ -51,6 +53,7 @@ class IwarpConfig(TransportConfig):
     receive_wait_s: float = 0.0
     stall_timeout_s: float = 30.0
     keepalive_s: float = 30.0
+    user_timeout_s: float = 0.0
     max_pending_requests: int = 128
     max_handshakes: int = 256
     send_buffer: int = 256 * 1024

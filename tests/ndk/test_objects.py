@@ -25,7 +25,6 @@ from softndk import (
     AdapterUnavailable,
     AddressUnavailable,
     Cq,
-    InsufficientResources,
     InvalidHandle,
     InvalidParameter,
     IwarpConfig,
@@ -35,10 +34,10 @@ from softndk import (
     NdkVersion,
     NotSupported,
     ObjectType,
+    OperationType,
     OpFlag,
     Pending,
     RdmaTechnology,
-    RemoteToken,
     Result,
     Status,
     open_adapter,
@@ -475,7 +474,7 @@ def test_leaving_a_with_block_closes_the_object_and_everything_on_it() -> None:
 
 @pytest.mark.parametrize("leave", ["qp", "cq", "pd", "connector", "mr", "mw", "srq"])
 def test_leaving_a_with_block_takes_what_depends_on_the_object_and_nothing_else(both: Pair, leave: str) -> None:
-    a, b = both
+    a, _ = both
     mw = window(a)
     srq = a.pd.create_srq(8)
     shared = a.pd.create_qp_with_srq(a.cq, a.cq, srq, initiator_queue_depth=1)
@@ -503,7 +502,6 @@ def test_leaving_a_with_block_takes_what_depends_on_the_object_and_nothing_else(
     assert {name for name, item in objects.items() if item.closed} == goes
     assert {name for name, item in objects.items() if item.closing} == goes
     assert not a.adapter.closing
-    assert b is not None
 
 
 def test_a_listener_stops_at_the_end_of_its_with_block_and_its_connectors_live_on() -> None:
@@ -732,8 +730,8 @@ def test_a_real_failure_survives_pickling(both: Pair) -> None:
     assert (str(twin), twin.fault, twin.explain()) == (str(error), error.fault, error.explain())
 
 
-def test_results_are_plain_values(both: Pair) -> None:
-    good = Result(type=both.a.cq.object_type)  # type: ignore[arg-type]
+def test_a_successful_result_pickles() -> None:
+    good = Result(type=OperationType.READ, request_context=7)
     assert pickle.loads(pickle.dumps(good)) == good
 
 
@@ -767,7 +765,7 @@ def test_a_failure_that_nobody_retrieves_is_logged_once(both: Pair, caplog: pyte
 
 def test_a_failure_by_a_local_close_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="softndk"):
-        with open_adapter() as adapter, RawListener() as listener:
+        with RawListener() as listener, open_adapter() as adapter:
             end = loose_end(adapter)
             end.connector.connect(end.qp, listener.address)
             adapter.connect(loose_end(adapter).qp, listener.address)
@@ -1022,9 +1020,7 @@ def test_a_config_that_makes_no_sense_is_refused() -> None:
             IwarpConfig(**settings)  # type: ignore[arg-type]
 
 
-def test_names_of_flags_combine() -> None:
+def test_remote_write_contains_local_write() -> None:
     """R-FLAG-1."""
     assert MrFlag.ALLOW_REMOTE_WRITE & MrFlag.ALLOW_LOCAL_WRITE
     assert OpFlag.ALLOW_REMOTE_WRITE & OpFlag.ALLOW_LOCAL_WRITE
-    assert InsufficientResources().status is Status.INSUFFICIENT_RESOURCES
-    assert RemoteToken(7) == 7

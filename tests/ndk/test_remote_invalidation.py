@@ -178,7 +178,7 @@ Token = Callable[[End, End], RemoteToken]
 
 def _unknown(b: End, spare: End) -> RemoteToken:
     known = {b.mr.remote_token >> 8, b.mr.local_token >> 8}
-    return next(RemoteToken(index << 8) for index in range(1, 9) if index not in known)
+    return next(RemoteToken(index << 8 | 0x5A) for index in range(0x0BADF0, 0x0BADF8) if index not in known)
 
 
 def _wrong_key(b: End, spare: End) -> RemoteToken:

@@ -619,11 +619,7 @@ def test_inline_data_is_free_when_the_call_returns(both: Pair) -> None:
     data.clear()  # BufferError while anybody holds it
     b.qp.receive([])
     a.qp.send([])
-    assert one_of(take(b.cq, 2)).bytes_transferred == 6
-
-
-def one_of(results: list[Result]) -> Result:
-    return results[0]
+    assert take(b.cq, 2)[0].bytes_transferred == 6
 
 
 # ---- order

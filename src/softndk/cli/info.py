@@ -62,6 +62,7 @@ CONFIG_ROWS: Final = {
     "connect_timeout_s": _Row("s", "connect to the peer's MPA reply"),
     "accept_timeout_s": _Row("s", "TCP accept to the complete MPA request"),
     "ready_timeout_s": _Row("s", "MPA reply to the ready-to-receive indication"),
+    "nudge_s": _Row("s", "silence of the passive side before a zero-length RDMA Write; 0: never"),
     "disconnect_timeout_s": _Row("s", "local disconnect to the peer's"),
     "terminate_drain_s": _Row("s", "input thrown away after a Terminate or a close"),
     "receive_wait_s": _Row("s", "grace for a message without a posted receive"),

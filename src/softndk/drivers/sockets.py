@@ -31,11 +31,12 @@ _IP_LOCAL_PORT_RANGE: Final = 51
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TcpOptions:
-    """keepalive_s: idle time before a silent peer is probed, and time that it may leave probes or data
-    unacknowledged before the connection is given up; 0 leaves the system's defaults.
+    """keepalive_s: idle time before a silent peer is probed. user_timeout_s: how long sent data may stay
+    unacknowledged or untransmitted. 0 leaves the system's defaults.
     """
 
     keepalive_s: float = 0.0
+    user_timeout_s: float = 0.0
 
 
 def socket_address(address: Address) -> tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]:
@@ -120,6 +121,10 @@ def set_options(sock: socket.socket, options: TcpOptions) -> None:
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if options.user_timeout_s > 0 and hasattr(socket, "TCP_USER_TIMEOUT"):
+        with suppress(OSError):
+            milliseconds = max(1, round(options.user_timeout_s * 1000))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
     if options.keepalive_s <= 0:
         return
     idle = max(1, round(options.keepalive_s))
@@ -128,7 +133,6 @@ def set_options(sock: socket.socket, options: TcpOptions) -> None:
         ("TCP_KEEPIDLE", idle),
         ("TCP_KEEPINTVL", max(1, idle // 4)),
         ("TCP_KEEPCNT", 4),
-        ("TCP_USER_TIMEOUT", 2000 * idle),
     )
     for name, value in wanted:
         if hasattr(socket, name):

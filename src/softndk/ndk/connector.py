@@ -620,7 +620,7 @@ def make_stream(
     context: AdapterContext, core: Connection, on_activity: Callable[[], None], *, active: bool
 ) -> TcpStream:
     """A TCP stream under `core`, traced if the adapter is."""
-    options = TcpOptions(keepalive_s=context.config.keepalive_s)
+    options = TcpOptions(keepalive_s=context.config.keepalive_s, user_timeout_s=context.config.user_timeout_s)
     engine = context.runtime.engine
     capture = context.capture
     if capture is None:

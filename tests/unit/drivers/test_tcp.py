@@ -221,7 +221,7 @@ class TestConnecting:
                 other.close()
 
     def test_options(self, plain_listener: socket.socket, runtime: Runtime) -> None:
-        end = End(runtime, ByteCore(), TcpOptions(keepalive_s=8))
+        end = End(runtime, ByteCore(), TcpOptions(keepalive_s=8, user_timeout_s=16))
         with runtime.lock:
             end.stream.connect(plain_listener.getsockname())
             sock = end.stream._sock

@@ -275,9 +275,14 @@ class Pending(Awaitable[_T_co], Generic[_T_co]):
 
 
 def _checked(timeout: float) -> float:
-    if math.isnan(timeout):
-        raise ValueError("timeout is not a number")
-    return timeout
+    try:
+        if not math.isnan(timeout):
+            return timeout
+    except TypeError:
+        raise TypeError(f"timeout={timeout!r} is no number of seconds") from None
+    except OverflowError:  # an int beyond all floats
+        return math.copysign(math.inf, timeout > 0 or -1)
+    raise ValueError("timeout is not a number")
 
 
 class Promise(Generic[_T]):

@@ -127,6 +127,8 @@ class Mdl:
                     f"Mdl: a chain of {len(views)} buffers has no address of its own; give address= [R-REGMR-1]"
                 )
             address = address_of(views[0])
+        elif isinstance(address, bool) or not isinstance(address, int):
+            raise TypeError(f"Mdl: address={address!r} is not an int")
         self.length: int = sum(view.nbytes for view in views)
         if address < 0 or address + self.length > 1 << 64:
             raise InvalidParameter(f"Mdl: address {address:#x} with length {self.length} passes 2^64 [R-LAM-1]")

@@ -217,9 +217,10 @@ class Adapter(NdkObject):
             self._check_usable("build_lam")
             mdl = buffer if isinstance(buffer, Mdl) else Mdl(buffer)
             size = mdl.length if length is None else length
+            check_int(f"{self._label} build_lam", "length", size)
             if not 0 < size <= mdl.length:
                 raise InvalidParameter(
-                    f"{self._label} build_lam: length {size}, must be 1 to {mdl.length} [INVALID_PARAMETER, R-LAM-1]"
+                    f"{self._label} build_lam: the buffer's length {size}, must be 1 to {mdl.length} [INVALID_PARAMETER, R-LAM-1]"
                 )
             mapping = LogicalAddressMapping(self._context, mdl.byte_range(size), mdl.address)
             return Promise.finished(self._runtime, f"{self._label} build_lam", mapping)

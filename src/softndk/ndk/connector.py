@@ -332,14 +332,14 @@ class Connector(NdkObject):
             if core.is_over:
                 raise ConnectionInvalid(f"{what}: a connector is used once; make a new one [CONNECTION_INVALID, A-18]")
             raise InvalidState(f"{what}: {self._state_text()} [CONNECTION_ACTIVE]", Status.CONNECTION_ACTIVE)
-        self._check_private_data("connect", private_data, context.info.max_caller_data, "max_caller_data")
+        octets = self._private_data("connect", private_data, context.info.max_caller_data, "max_caller_data")
         limits = self._limits("connect", inbound_read_limit, outbound_read_limit)
         target = check_address(f"{what}: destination", destination)
         origin = self._source(what, target, source) if endpoint is None else self._shared_source(what, target, endpoint)
         self._take_qp("connect", qp)
         config = context.config
         initiator = Initiator(
-            bytes(private_data),
+            octets,
             ird=limits[0],
             ord=limits[1],
             revision=config.mpa_revision,
@@ -446,14 +446,20 @@ class Connector(NdkObject):
         self._qp = qp
         self._depend_on(qp)
 
-    def _check_private_data(self, operation: str, data: bytes, limit: int, name: str) -> None:
-        size = memoryview(data).nbytes
+    def _private_data(self, operation: str, data: bytes, limit: int, name: str) -> bytes:
+        """A copy of the private data, whose size is within the limit."""
+        try:
+            octets = memoryview(data).tobytes()
+        except TypeError:
+            raise TypeError(f"{self._label} {operation}: private_data is no bytes but {type(data).__name__}") from None
+        size = len(octets)
         if size > limit:
             raise InvalidParameter(
-                f"{self._label} {operation}: {size} octets of private data, limit {name}={limit}"
+                f"{self._label} {operation}: {size} octets of private_data, limit {name}={limit}"
                 " [INVALID_BUFFER_SIZE, R-PDATA-1]",
                 Status.INVALID_BUFFER_SIZE,
             )
+        return octets
 
     def _limits(self, operation: str, inbound: int | None, outbound: int | None) -> tuple[int, int]:
         info = self._context.info
@@ -462,8 +468,10 @@ class Connector(NdkObject):
             ("inbound_read_limit", inbound, info.max_inbound_read_limit),
             ("outbound_read_limit", outbound, info.max_outbound_read_limit),
         ):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-                raise InvalidParameter(f"{self._label} {operation}: {name}={value!r} [INVALID_PARAMETER, R-CONN-5]")
+            if value is not None:
+                check_int(f"{self._label} {operation}", name, value)
+                if value < 0:
+                    raise InvalidParameter(f"{self._label} {operation}: {name}={value} [INVALID_PARAMETER, R-CONN-5]")
             found.append(limit if value is None else min(value, limit))
         return found[0], found[1]
 

@@ -61,10 +61,12 @@ class Cq(NdkObject):
 
         Never blocks. Finding none, it looks at the sockets of the queue's connections first.
         """
-        if max_results is not None and max_results < 0:
-            raise InvalidParameter(
-                f"{self._label} get_results: max_results={max_results} is negative [INVALID_PARAMETER]"
-            )
+        if max_results is not None:
+            check_int(f"{self._label} get_results", "max_results", max_results)
+            if max_results < 0:
+                raise InvalidParameter(
+                    f"{self._label} get_results: max_results={max_results} is negative [INVALID_PARAMETER]"
+                )
         with self._lock:
             self._check_usable("get_results")
             if self._alarm is not None:
@@ -160,6 +162,7 @@ class Cq(NdkObject):
 
     def _next(self, operation: str, max_results: int, kind: CqNotify) -> Pending[list[Result]]:
         kind = _notify_kind(self._label, operation, kind)
+        check_int(f"{self._label} {operation}", "max_results", max_results)
         if max_results < 1:
             raise InvalidParameter(
                 f"{self._label} {operation}: max_results={max_results}, must be 1 or more [INVALID_PARAMETER]"

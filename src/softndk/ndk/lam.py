@@ -43,8 +43,10 @@ class LogicalAddressMapping:
         """
         if self._released:
             raise InvalidHandle("LogicalAddressMapping sges: released [INVALID_HANDLE]")
+        check_int("LogicalAddressMapping sges", "offset", offset)
+        check_int("LogicalAddressMapping sges", "length", length)
         if offset < 0 or length < 0 or offset + length > self.length:
-            raise IndexError(f"LogicalAddressMapping: [{offset}, +{length}) is outside its {self.length} octets")
+            raise IndexError(f"LogicalAddressMapping: offset {offset}, length {length} is outside its {self.length} octets")
         found = []
         position = self.fbo + offset
         while length:

@@ -80,8 +80,11 @@ class Mr(NdkObject):
         if not isinstance(index, slice):
             raise TypeError(f"{self._label}[...]: give a slice of octets, like mr[0:64]")
         address, length = self._range("slice")
-        start = 0 if index.start is None else index.start
-        stop = length if index.stop is None else index.stop
+        try:
+            start = 0 if index.start is None else operator.index(index.start)
+            stop = length if index.stop is None else operator.index(index.stop)
+        except TypeError:
+            raise TypeError(f"{self._label}[{index.start!r}:{index.stop!r}]: bounds are ints, in octets") from None
         if index.step is not None or not 0 <= start <= stop <= length:
             raise IndexError(f"{self._label}[{index.start}:{index.stop}]: outside its {length} octets, or with a step")
         return Sge(address + start, stop - start, LocalToken(self._token("slice", self._region.local)))
@@ -125,6 +128,7 @@ class Mr(NdkObject):
             if not isinstance(region, FastRegion):
                 raise self._wrong_kind("initialize_fast_register", "create it with fast_register=True")
             limit = self._context.info.frmr_page_count
+            check_int(what, "page_count", page_count)
             if not 0 < page_count <= limit:
                 error = error_for(
                     Status.IMPLEMENTATION_LIMIT,
@@ -140,8 +144,7 @@ class Mr(NdkObject):
         region = self._region
         if not isinstance(region, Region):
             raise self._wrong_kind("register", "create it without fast_register")
-        if isinstance(flags, bool) or not isinstance(flags, int):
-            raise TypeError(f"{self._label} register: flags={flags!r} is not an int")
+        check_int(f"{self._label} register", "flags", flags)
         if flags & ~_ALL_FLAGS.value or flags < 0 or flags & _REMOTE_WRITE == _REMOTE_WRITE_ALONE:
             raise InvalidParameter(
                 f"{self._label} register: unknown flags {flags:#x} [INVALID_PARAMETER, R-REGMR-5]"
@@ -149,9 +152,10 @@ class Mr(NdkObject):
         mdl = buffer if isinstance(buffer, Mdl) else Mdl(buffer)
         size = mdl.length if length is None else length
         limit = min(mdl.length, self._context.info.max_registration_size)
+        check_int(f"{self._label} register", "length", size)
         if not 0 < size <= limit:
             raise InvalidParameter(
-                f"{self._label} register: length {size}, must be 1 to {limit} [INVALID_PARAMETER, R-REGMR-4, A-24]"
+                f"{self._label} register: the buffer's length {size}, must be 1 to {limit} [INVALID_PARAMETER, R-REGMR-4, A-24]"
             )
         memory = mdl.byte_range(size)
         rights = _rights(flags)

@@ -339,6 +339,9 @@ class Qp(NdkObject):
                 f"{self._label} bind: flags give neither ALLOW_REMOTE_READ nor ALLOW_REMOTE_WRITE"
                 " [INVALID_PARAMETER, R-BIND-1]"
             )
+        for name, value in (("address", address), ("length", length)):
+            if value is not None:
+                check_int(f"{self._label} bind", name, value)
         start, size = mr._range("bind") if address is None or length is None else (address, length)
         if address is not None:
             size = size - (address - start) if length is None else length
@@ -385,6 +388,14 @@ class Qp(NdkObject):
                 f"{self._label} fast_register: with a list of pages give fbo, length and base_address [INVALID_PARAMETER]"
             )
         who = f"{self._label} fast_register"
+        check_int(who, "fbo", fbo)
+        check_int(who, "length", length)
+        try:
+            pages = tuple(pages)
+        except TypeError:
+            raise TypeError(f"{who}: pages={pages!r} is no sequence of page addresses") from None
+        for page in pages:
+            check_int(who, "page address", page)
         if not 0 < len(pages) <= region.page_limit:
             raise InvalidParameter(
                 f"{who}: {len(pages)} pages, initialised for {region.page_limit} [INVALID_PARAMETER, R-FREG-2]"
@@ -492,9 +503,8 @@ class Qp(NdkObject):
             " flag of this request [INVALID_PARAMETER, R-FLAG-1, R-FLAG-3]"
         )
 
-    def _check_number(self, operation: str, name: str, value: int | None, bound: int) -> None:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{self._label} {operation}: {name}={value!r} is not an int")
+    def _check_number(self, operation: str, name: str, value: int, bound: int) -> None:
+        check_int(f"{self._label} {operation}", name, value)
         if not 0 <= value < bound:
             raise InvalidParameter(
                 f"{self._label} {operation}: {name} is outside 0 to {bound - 1:#x} [INVALID_PARAMETER]"

@@ -4,6 +4,7 @@ The guest's only network is QEMU's user-mode one. A port of the guest is reached
 the guest reaches this machine's 127.0.0.1 at HOST_ADDRESS. Nothing of it leaves the loopback interface.
 """
 
+import itertools
 import os
 import re
 import shutil
@@ -71,7 +72,7 @@ class Guest:
         self.accelerator = ""
         self._folder = Path(tempfile.mkdtemp(prefix="softndk-guest-"))
         self._forwards = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
-        self._unused = iter(())
+        self._turn = itertools.cycle(PORTS)
         self._serials = 0
         begun = time.monotonic()
         reasons: list[str] = []
@@ -136,10 +137,7 @@ class Guest:
 
     def next_port(self) -> Port:
         """A port for one listener; they are taken in turn."""
-        guest = next(self._unused, None)
-        if guest is None:
-            self._unused = iter(PORTS)
-            guest = next(self._unused)
+        guest = next(self._turn)
         return Port(guest, self._forwards[guest])
 
     @contextmanager

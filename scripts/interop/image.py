@@ -93,7 +93,9 @@ def _folder() -> Path:
 
 def _check_path(folder: Path) -> None:
     if any(sign in str(folder) for sign in " :'\""):
-        raise LabError(f"the kernel's makefiles can't work under {folder.parent}; set SOFTNDK_LAB_CACHE to another path")
+        raise LabError(
+            f"the kernel's makefiles can't work under {folder.parent}; set SOFTNDK_LAB_CACHE to another path"
+        )
 
 
 @contextmanager

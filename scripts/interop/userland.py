@@ -32,8 +32,8 @@ _LEFT_OUT: Final = (
     "etc/apparmor.d",
 )
 _FILES: Final = {
-    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\ntcpdump:x:1:1::/:/bin/false\n",
-    "etc/group": "root:x:0:\nnogroup:x:65534:\ntcpdump:x:1:\n",
+    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\n",
+    "etc/group": "root:x:0:\n",
     "etc/hosts": "127.0.0.1 localhost\n",
 }
 

@@ -63,6 +63,13 @@ class IwarpConfig(TransportConfig):
             value = getattr(self, item.name)
             if item.name.endswith("_s") and not (isinstance(value, (int, float)) and 0 <= value < 1e9):
                 raise InvalidParameter(f"IwarpConfig: {item.name}={value!r}; must be seconds from 0 to 1e9")
+        for name in ("crc", "markers", "peer_to_peer"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"IwarpConfig: {name}={getattr(self, name)!r} is no bool")
+        for name in ("mpa_revision", "max_fpdu", "max_pending_requests", "max_handshakes", "send_buffer"):
+            value = getattr(self, name)
+            if type(value) is not int and not (name == "max_fpdu" and value is None):
+                raise TypeError(f"IwarpConfig: {name}={value!r} is not an int")
         if self.mpa_revision not in (1, 2):
             raise InvalidParameter(f"IwarpConfig: mpa_revision={self.mpa_revision!r}; must be 1 or 2")
         if self.max_fpdu is not None and not 128 <= self.max_fpdu <= 64768:

@@ -66,12 +66,16 @@ CONFIG_ROWS: Final = {
     "disconnect_timeout_s": _Row("s", "local disconnect to the peer's"),
     "terminate_drain_s": _Row("s", "input thrown away after a Terminate or a close"),
     "receive_wait_s": _Row("s", "grace for a message without a posted receive"),
-    "stall_timeout_s": _Row("s", "peer leaves an FPDU unfinished, or reads nothing"),
+    "stall_timeout_s": _Row("s", "peer leaves an FPDU unfinished"),
     "keepalive_s": _Row("s", "idle time before TCP probes; 0: never"),
+    "user_timeout_s": _Row("s", "sent data unacknowledged or unread; 0: the system's limit"),
     "max_pending_requests": _Row("requests", "unanswered, per listener"),
     "max_handshakes": _Row("connections", "without a complete MPA request, per listener"),
     "send_buffer": _Row("octets", "made ready ahead of the socket, per connection"),
 }
+
+_UNKNOWN: Final = _Row("", "")
+"""For a field that nobody has described yet: its value is shown all the same."""
 
 
 @click.command(epilog=_EXAMPLES)
@@ -103,7 +107,7 @@ def _table(title: str, values: AdapterInfo | IwarpConfig, rows: dict[str, _Row])
     table.add_column("unit", no_wrap=True)
     table.add_column("meaning")
     for item in fields(values):
-        row, value = rows[item.name], getattr(values, item.name)
+        row, value = rows.get(item.name, _UNKNOWN), getattr(values, item.name)
         meaning = "\n".join(str(flag.name) for flag in value) if isinstance(value, IntFlag) else row.meaning
         table.add_row(item.name, _shown(item.name, value), row.unit, meaning)
     return table

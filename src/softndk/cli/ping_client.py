@@ -34,7 +34,7 @@ from softndk.cli.ping_protocol import (
 )
 from softndk.cli.ping_report import Totals
 
-__all__ = ["ClientOptions", "PingClient"]
+__all__ = ["ClientOptions", "PingClient", "connect_to_first"]
 
 _LEND: Final = (OpFlag.ALLOW_REMOTE_READ | OpFlag.ALLOW_REMOTE_WRITE | OpFlag.SILENT_SUCCESS | OpFlag.DEFER).value
 
@@ -69,17 +69,7 @@ class PingClient:
 
     def connect(self, adapter: Adapter, destinations: Sequence[Address]) -> Address:
         """Connect to the first of `destinations` that answers, and return it. Raises: PingFailed, Interrupted."""
-        for place, destination in enumerate(destinations, 1):
-            try:
-                self._connect_to(adapter, destination)
-            except (Refused, Unreachable) as error:
-                if error.private_data is not None or place == len(destinations):
-                    raise _not_connected(destination, error) from error
-            except NdkError as error:
-                raise _not_connected(destination, error) from error
-            else:
-                return destination
-        raise AssertionError("no destination")
+        return connect_to_first(destinations, lambda destination: self._connect_to(adapter, destination))
 
     def _connect_to(self, adapter: Adapter, destination: Address) -> None:
         options, endpoint = self._options, self._endpoint
@@ -169,6 +159,21 @@ class PingClient:
         return PingFailed(
             f"round {number}: the server sent {message.kind.name} for round {message.round}, not the answer"
         )
+
+
+def connect_to_first(destinations: Sequence[Address], connect_to: Callable[[Address], object]) -> Address:
+    """Try one after the other until one answers; that one. Raises: PingFailed, and what else `connect_to` raises."""
+    for place, destination in enumerate(destinations, 1):
+        try:
+            connect_to(destination)
+        except (Refused, Unreachable) as error:
+            if error.private_data is not None or place == len(destinations):
+                raise _not_connected(destination, error) from error
+        except NdkError as error:
+            raise _not_connected(destination, error) from error
+        else:
+            return destination
+    raise AssertionError("no destination")
 
 
 def _not_connected(destination: Address, error: NdkError) -> PingFailed:

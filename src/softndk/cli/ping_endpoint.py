@@ -1,13 +1,14 @@
 """One side's objects for `softndk ping`, and its waiting: for messages, for results, for the end of the connection.
 
-Client and server share it. Knows the protocol's messages, not their order.
+Client and server share it, and `Link` serves any protocol of short messages. Knows the messages, not their order.
 """
 
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Generic, Self, TypeVar
 
 from softndk import (
     Adapter,
@@ -24,7 +25,16 @@ from softndk import (
 from softndk.cli.interrupt import POLL_S, Interrupt
 from softndk.cli.ping_protocol import MESSAGE_SIZE, BadMessage, Kind, Message
 
-__all__ = ["Endpoint", "Interrupted", "PeerLeft", "PingFailed", "ProtocolBroken", "until_done"]
+__all__ = [
+    "Endpoint",
+    "Interrupted",
+    "Link",
+    "PeerClosed",
+    "PeerLeft",
+    "PingFailed",
+    "ProtocolBroken",
+    "until_done",
+]
 
 RECEIVES: Final = 4
 """Messages that the peer may send ahead; the protocol needs two."""
@@ -34,6 +44,7 @@ LEAVE_S: Final = 1.0
 
 _SILENT: Final = OpFlag.SILENT_SUCCESS.value
 _T = TypeVar("_T")
+_M = TypeVar("_M")
 
 
 class PingFailed(Exception):
@@ -54,6 +65,13 @@ class ProtocolBroken(PingFailed):
     def __init__(self, peer: str, error: BadMessage) -> None:
         super().__init__(f"{peer} does not keep to the protocol: {error}")
         self.reason = str(error)
+
+
+class PeerClosed(PingFailed):
+    """`peer` has ended the connection gracefully, and nothing that it has sent before says why."""
+
+    def __init__(self, peer: str) -> None:
+        super().__init__(f"{peer} has closed the connection without a word: it was stopped or killed")
 
 
 class PeerLeft(PingFailed):
@@ -81,32 +99,32 @@ def until_done(pending: Pending[_T], stop: Interrupt, seconds: float, what: str)
     return pending.result(0)
 
 
-class Endpoint:
-    """PD, queues, the buffer that the peer works on, and receives for messages. `with` closes it all.
+class Link(Generic[_M]):
+    """PD, queues, and receives for messages of at most `message_size` octets. `with` closes it all.
 
-    buffer: `size` octets; also seen through `view`. `mr`: registered for this side's own use; lending is the client's
-    business. peer: for texts, "the server".
+    parse: a message from its octets; raises BadMessage. peer: for texts, "the server".
     """
 
-    def __init__(self, adapter: Adapter, size: int, stop: Interrupt, peer: str) -> None:
+    def __init__(
+        self, adapter: Adapter, stop: Interrupt, peer: str, *, message_size: int, parse: Callable[[bytes], _M]
+    ) -> None:
         self.stop = stop
         self.peer = peer
-        self.buffer = bytearray(size)
-        self.view = memoryview(self.buffer)
+        self._message_size = message_size
+        self._parse = parse
         self.pd = adapter.create_pd()
         self.cq = adapter.create_cq(2 * (RECEIVES + REQUESTS))
         self.qp = self.pd.create_qp(
             self.cq, self.cq, receive_queue_depth=RECEIVES, initiator_queue_depth=REQUESTS, max_initiator_sge=2
         )
-        self.mr = self.pd.register_mr(self.buffer)
         self.connector: Connector | None = None
-        self._inbox = bytearray(RECEIVES * MESSAGE_SIZE)
+        self._inbox = bytearray(RECEIVES * message_size)
         region = self.pd.register_mr(self._inbox)
         self._slots: list[Sge] = [
-            region[start : start + MESSAGE_SIZE] for start in range(0, len(self._inbox), MESSAGE_SIZE)
+            region[start : start + message_size] for start in range(0, len(self._inbox), message_size)
         ]
         self._results: deque[Result] = deque()
-        self._messages: deque[tuple[Message, Result]] = deque()
+        self._messages: deque[tuple[_M, Result]] = deque()
         for slot in range(RECEIVES):
             self._post_receive(slot)
 
@@ -119,14 +137,7 @@ class Endpoint:
 
     # ---- messages and results
 
-    def send(self, message: Message, *, take: int | None = None) -> None:
-        """Send a message; `take`: the peer's token to invalidate with it."""
-        if take is None:
-            self.qp.send(message.emit(), flags=_SILENT)
-        else:
-            self.qp.send_and_invalidate(message.emit(), RemoteToken(take), flags=_SILENT)
-
-    def next_message(self, seconds: float, what: str) -> tuple[Message, Result]:
+    def next_message(self, seconds: float, what: str) -> tuple[_M, Result]:
         """The next message, with its result. Raises: as `next_result`; ProtocolBroken."""
         if self._messages:
             return self._messages.popleft()
@@ -148,7 +159,7 @@ class Endpoint:
                 return result
             self._messages.append(self._open(result))
 
-    def sleep(self, seconds: float) -> Message | None:
+    def sleep(self, seconds: float) -> _M | None:
         """Pass the time; a message that comes ends it and is returned. Raises: as `next_result`, but for the time."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -182,13 +193,13 @@ class Endpoint:
             raise self.lost(error)
         return result
 
-    def _open(self, result: Result) -> tuple[Message, Result]:
+    def _open(self, result: Result) -> tuple[_M, Result]:
         slot: int = result.request_context
-        start = slot * MESSAGE_SIZE
+        start = slot * self._message_size
         data = bytes(self._inbox[start : start + result.bytes_transferred])
         self._post_receive(slot)
         try:
-            return Message.parse(data), result
+            return self._parse(data), result
         except BadMessage as error:
             raise ProtocolBroken(self.peer, error) from None
 
@@ -203,11 +214,6 @@ class Endpoint:
             with suppress(InvalidHandle):  # closed by its own thread meanwhile
                 connector.disconnect().add_done_callback(_forget)
 
-    def say_goodbye(self, message: Message) -> None:
-        """Send a last message, if there is still a connection."""
-        with suppress(NdkError):  # that it is gone is told elsewhere
-            self.send(message)
-
     def hang_up(self) -> None:
         """End the connection gracefully, if it is still there."""
         if self.connector is not None:
@@ -218,11 +224,11 @@ class Endpoint:
         """Why a request has failed: the peer's goodbye, or the end of the connection, where there is one."""
         goodbye = self._goodbye()
         if goodbye is not None:
-            return PeerLeft(self.peer, goodbye)
+            return goodbye
         if self.connector is not None and self.connector.disconnected.done():
             how = self.connector.disconnected.result(0)
             if how.error is None:
-                return PingFailed(f"{self.peer} has closed the connection without a word: it was stopped or killed")
+                return PeerClosed(self.peer)
             error = how.error
         elif isinstance(error.__cause__, NdkError):
             error = error.__cause__
@@ -230,8 +236,12 @@ class Endpoint:
         failure.__cause__ = error
         return failure
 
-    def _goodbye(self) -> Message | None:
-        """The peer's last message, if it has come and says goodbye."""
+    def _goodbye(self) -> PingFailed | None:
+        """What the peer's last message says, if it is a goodbye; a protocol without one has none."""
+        return None
+
+    def _last_message(self) -> _M | None:
+        """The last message that has come, if there is one that nobody has looked at."""
         try:
             self._results.extend(self.cq.get_results())
         except NdkError:
@@ -240,8 +250,37 @@ class Endpoint:
             if result.is_receive and result.error is None:
                 self._messages.append(self._open(result))
         self._results.clear()
-        last = self._messages[-1][0] if self._messages else None
-        return last if last is not None and last.kind in (Kind.BYE, Kind.LEAVE) else None
+        return self._messages[-1][0] if self._messages else None
+
+
+class Endpoint(Link[Message]):
+    """A link with the buffer that the peer works on.
+
+    buffer: `size` octets; also seen through `view`. `mr`: registered for this side's own use; lending is the client's
+    business.
+    """
+
+    def __init__(self, adapter: Adapter, size: int, stop: Interrupt, peer: str) -> None:
+        super().__init__(adapter, stop, peer, message_size=MESSAGE_SIZE, parse=Message.parse)
+        self.buffer = bytearray(size)
+        self.view = memoryview(self.buffer)
+        self.mr = self.pd.register_mr(self.buffer)
+
+    def send(self, message: Message, *, take: int | None = None) -> None:
+        """Send a message; `take`: the peer's token to invalidate with it."""
+        if take is None:
+            self.qp.send(message.emit(), flags=_SILENT)
+        else:
+            self.qp.send_and_invalidate(message.emit(), RemoteToken(take), flags=_SILENT)
+
+    def say_goodbye(self, message: Message) -> None:
+        """Send a last message, if there is still a connection."""
+        with suppress(NdkError):  # that it is gone is told elsewhere
+            self.send(message)
+
+    def _goodbye(self) -> PingFailed | None:
+        last = self._last_message()
+        return PeerLeft(self.peer, last) if last is not None and last.kind in (Kind.BYE, Kind.LEAVE) else None
 
 
 def _forget(pending: Pending[None]) -> None:

@@ -1,10 +1,12 @@
 """The server's side of `softndk ping`: for each client a thread that reads, compares, writes and takes the token away.
 
-A client is untrusted: what it asks for is checked, refused with a reason, and bounded by the constants below.
+A client is untrusted: what it asks for is checked, refused with a reason, and bounded by the constants below. `Server`
+and `Session` are what a server of another protocol has in common with this one.
 """
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +29,7 @@ from softndk.cli.ping_endpoint import LEAVE_S, Endpoint, Interrupted, PeerLeft, 
 from softndk.cli.ping_protocol import BadMessage, Hello, Kind, Message, Pattern, Reason, Welcome
 from softndk.cli.ping_report import Totals, plural
 
-__all__ = ["End", "PingServer", "ServerOptions", "Session"]
+__all__ = ["ACCEPT_S", "IDLE_S", "BusyClock", "End", "PingServer", "Server", "ServerOptions", "Session"]
 
 MAX_CLIENTS: Final = 16
 """Clients at once; times twice the largest size this is what they can make the server hold."""
@@ -60,7 +62,7 @@ class ServerOptions:
     once: bool
 
 
-class _BusyClock:
+class BusyClock:
     """How long there was a session at all: overlapping ones count once. For any thread."""
 
     def __init__(self) -> None:
@@ -88,44 +90,49 @@ class _BusyClock:
         return now
 
 
-class Session:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a session gets of its server. tell: called with a line for the person at the server."""
+
+    adapter: Adapter
+    options: ServerOptions
+    stop: Interrupt
+    tell: Callable[[str], object]
+    clock: BusyClock
+
+
+class Session(ABC):
     """One client. `run` is its thread's body; the other attributes are for reading once it has ended.
 
-    tell: called with a line for the person at the server.
+    size: octets of a round's data. plan: what the client wants, for the person at the server.
     """
 
-    def __init__(
-        self,
-        adapter: Adapter,
-        connector: Connector,
-        hello: Hello,
-        options: ServerOptions,
-        stop: Interrupt,
-        tell: Callable[[str], object],
-        clock: "_BusyClock",
-    ) -> None:
+    def __init__(self, connector: Connector, around: Surroundings, *, size: int, plan: str) -> None:
         self.peer = address_text(connector.peer_address)
-        self.size = hello.size
+        self.size = size
+        self.plan = plan
         self.totals = Totals()
         self.end = End.FAILED
         self.error: PingFailed | None = None
-        self._adapter = adapter
         self._connector = connector
-        self._hello = hello
-        self._options = options
-        self._stop = stop
-        self._tell = tell
-        self._clock = clock
+        self._adapter = around.adapter
+        self._options = around.options
+        self._stop = around.stop
+        self._tell = around.tell
+        self._clock = around.clock
+
+    @abstractmethod
+    def _serve(self) -> None:
+        """Accept, serve rounds until the client leaves, set `end`, close everything.
+
+        Raises: Interrupted, PingFailed, NdkError.
+        """
 
     def run(self) -> None:
-        """Accept, serve rounds until the client leaves, end the connection, close everything."""
+        """Serve the client; nothing is raised."""
         begin = self._clock.enter()
         try:
-            with Endpoint(self._adapter, self.size, self._stop, "the client") as endpoint:
-                try:
-                    self._serve(endpoint)
-                finally:
-                    endpoint.hang_up()
+            self._serve()
         except Interrupted:
             self.end = End.STOPPED
         except PingFailed as failure:
@@ -140,13 +147,53 @@ class Session:
             self.totals.seconds = self._clock.leave() - begin
             self._connector.close()
 
-    def _serve(self, endpoint: Endpoint) -> None:
+    def summary(self) -> str:
+        """One line about the ended session."""
+        how = {
+            End.DONE: "the client has finished",
+            End.LEFT: "the client has left before its end",
+            End.STOPPED: "stopped by this side",
+            End.FAILED: str(self.error),
+        }[self.end]
+        totals = self.totals
+        found = f"{totals.mismatches} with a mismatch" if totals.mismatches else "no mismatch"
+        return f"{self.peer}: {how}; {plural(totals.rounds, 'round')} of {self.size} octets, {found}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "peer": self.peer,
+            "size": self.size,
+            "end": self.end.value,
+            "error": None if self.error is None else str(self.error),
+            "rounds": self.totals.rounds,
+            "mismatches": self.totals.mismatches,
+            "seconds": round(self.totals.seconds, 6),
+        }
+
+
+class _PingSession(Session):
+    """A client of this project's own protocol, which has introduced itself with `hello`."""
+
+    def __init__(self, connector: Connector, around: Surroundings, hello: Hello) -> None:
+        rounds = plural(hello.count, "round") if hello.count else "rounds without end"
+        super().__init__(connector, around, size=hello.size, plan=f"{rounds} of {hello.size} octets")
+        self._seed = hello.seed
+
+    def _serve(self) -> None:
+        with Endpoint(self._adapter, self.size, self._stop, "the client") as endpoint:
+            try:
+                self._talk(endpoint)
+            finally:
+                endpoint.hang_up()
+
+    def _talk(self, endpoint: Endpoint) -> None:
         accepting = self._connector.accept(
             endpoint.qp, private_data=Welcome(self.size).emit(), on_disconnect=endpoint.peer_has_gone
         )
         until_done(accepting, self._stop, ACCEPT_S, "accept")
         endpoint.connector = self._connector
-        pattern = Pattern(self.size, self._hello.seed)
+        pattern = Pattern(self.size, self._seed)
         try:
             try:
                 self._rounds(endpoint, pattern)
@@ -210,32 +257,8 @@ class Session:
         self.end = End.DONE if goodbye.reason is Reason.OK else End.LEFT
         self.totals.mismatches = max(self.totals.mismatches, min(goodbye.detail, self.totals.rounds))
 
-    def summary(self) -> str:
-        """One line about the ended session."""
-        how = {
-            End.DONE: "the client has finished",
-            End.LEFT: "the client has left before its end",
-            End.STOPPED: "stopped by this side",
-            End.FAILED: str(self.error),
-        }[self.end]
-        totals = self.totals
-        found = f"{totals.mismatches} with a mismatch" if totals.mismatches else "no mismatch"
-        return f"{self.peer}: {how}; {plural(totals.rounds, 'round')} of {self.size} octets, {found}"
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "peer": self.peer,
-            "size": self.size,
-            "end": self.end.value,
-            "error": None if self.error is None else str(self.error),
-            "rounds": self.totals.rounds,
-            "mismatches": self.totals.mismatches,
-            "seconds": round(self.totals.seconds, 6),
-        }
-
-
-class PingServer:
+class Server(ABC):
     """Takes clients until interrupted, or one with `once`. `totals`: all ended sessions together.
 
     tell: called with lines for the person at the server, in the thread that runs `run`.
@@ -249,13 +272,19 @@ class PingServer:
         self.refused = 0
         self.failed = 0
         self.sessions: deque[Session] = deque(maxlen=KEPT_SESSIONS)
-        self._adapter = adapter
         self._options = options
         self._stop = stop
         self._tell = tell
         self._lines: deque[str] = deque()
         self._running: dict[Session, threading.Thread] = {}
-        self._clock = _BusyClock()
+        self._clock = BusyClock()
+        self._around = Surroundings(
+            adapter=adapter, options=options, stop=stop, tell=self._lines.append, clock=self._clock
+        )
+
+    @abstractmethod
+    def _admit(self, connector: Connector) -> Session:
+        """A session for this request. Raises: BadMessage: it is refused, with this text."""
 
     def run(self, listener: Listener) -> None:
         """Serve; returns when `once` is fulfilled or the user has interrupted and the clients have been told."""
@@ -278,24 +307,19 @@ class PingServer:
     def _answer(self, connector: Connector) -> None:
         """Check a request, then refuse it with a text or start its session."""
         try:
-            hello = Hello.parse(connector.connection_data.private_data)
-            self._check(hello)
+            session = self._admit(connector)
+            self._check_room()
         except BadMessage as error:
             self._refuse(connector, str(error))
             return
-        session = Session(self._adapter, connector, hello, self._options, self._stop, self._lines.append, self._clock)
         thread = threading.Thread(target=session.run, name=f"ping {session.peer}", daemon=True)
         self._running[session] = thread
         self.clients += 1
-        rounds = plural(hello.count, "round") if hello.count else "rounds without end"
-        self._tell(f"{session.peer}: connected, {rounds} of {hello.size} octets", None)
+        self._tell(f"{session.peer}: connected, {session.plan}", None)
         thread.start()
 
-    def _check(self, hello: Hello) -> None:
-        if hello.size > self._options.max_size:
-            raise BadMessage(
-                f"size {hello.size} is over this server's limit of {self._options.max_size} (its --max-size)"
-            )
+    def _check_room(self) -> None:
+        """Raises: BadMessage."""
         if self._options.once and self.clients:
             raise BadMessage("this server serves one client only, and has it")
         if len(self._running) >= MAX_CLIENTS:
@@ -323,3 +347,15 @@ class PingServer:
             self.totals.merge(session.totals)
             self._tell(session.summary(), session)
         self.totals.seconds = self._clock.seconds
+
+
+class PingServer(Server):
+    """Serves this project's own protocol."""
+
+    def _admit(self, connector: Connector) -> Session:
+        hello = Hello.parse(connector.connection_data.private_data)
+        if hello.size > self._options.max_size:
+            raise BadMessage(
+                f"size {hello.size} is over this server's limit of {self._options.max_size} (its --max-size)"
+            )
+        return _PingSession(connector, self._around, hello)

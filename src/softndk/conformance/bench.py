@@ -259,7 +259,9 @@ class Bench:
     def connect(self, a: End, b: End, **options: Any) -> Pair:
         """Connect two ends. options: for Adapter.connect."""
         listener = b.adapter.listen()
-        a._connector, b._connector = join(a.adapter, a.qp, b.qp, listener.local_address, listener.next_request, **options)
+        a._connector, b._connector = join(
+            a.adapter, a.qp, b.qp, listener.local_address, listener.next_request, **options
+        )
         listener.close()
         return Pair(a, b)
 

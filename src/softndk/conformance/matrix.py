@@ -78,7 +78,9 @@ class Matrix:
     def lines(self) -> list[str]:
         """The table for a person."""
         rows = [row for row in self.rows() if row[1]]
-        columns = [outcome for outcome in Outcome if outcome is not Outcome.SKIPPED or any(row[1][outcome] for row in rows)]
+        columns = [
+            outcome for outcome in Outcome if outcome is not Outcome.SKIPPED or any(row[1][outcome] for row in rows)
+        ]
         table = [["topic", *(outcome.value for outcome in columns)]]
         table += [[topic, *(str(counts[outcome] or "-") for outcome in columns)] for topic, counts in rows]
         by_rule = Counter(self.by_rule().values())

@@ -131,7 +131,7 @@ class ModelMemory:
         return self._inside(mr.chunks, address - mr.base, length, mr.length)
 
     def invalidate_from_peer(self, token: str, qp: int) -> None:
-        """R-INVAL-1: a valid FRMR with a remote right and without windows, or a valid window of this QP; else Denied."""
+        """R-INVAL-1: a valid FRMR with a remote right and no windows, or a valid window of this QP; else Denied."""
         mw = self._mw(token)
         if mw is not None and mw.valid:
             if mw.qp != qp:
@@ -149,7 +149,7 @@ class ModelMemory:
         """R-LAM: octets at logical addresses; those of a page outside the mapped buffer do not exist."""
         for name, (start, fbo, size) in self.lams.items():
             offset = address - start - fbo
-            if 0 <= offset and offset + length <= size:
+            if offset >= 0 and offset + length <= size:
                 return [Chunk(name, offset, length)]
         raise Denied("bounds")
 

@@ -35,7 +35,11 @@ from softndk.conformance.providers import Feature
 def test_each_kind_of_region_takes_only_its_own_calls(bench: Bench) -> None:
     end = bench.end()
     fast, plain = end.pd.create_mr(fast_register=True), end.pd.create_mr()
-    for call in (lambda: fast.register(bytearray(8), 0), fast.deregister, lambda: plain.initialize_fast_register(1, True)):
+    for call in (
+        lambda: fast.register(bytearray(8), 0),
+        fast.deregister,
+        lambda: plain.initialize_fast_register(1, True),
+    ):
         with refused(InvalidState, Status.INVALID_DEVICE_REQUEST):
             call()
 
@@ -156,7 +160,9 @@ def test_unknown_flags_and_write_rights_on_memory_that_cannot_be_written_are_ref
     ],
 )
 @pytest.mark.parametrize("kind", ["read", "write"])
-def test_a_peer_may_do_what_the_flags_say(both: Pair, flags: MrFlag, may_read: bool, may_write: bool, kind: str) -> None:
+def test_a_peer_may_do_what_the_flags_say(
+    both: Pair, flags: MrFlag, may_read: bool, may_write: bool, kind: str
+) -> None:
     a, b = both
     memory = bytearray(b"untouched")
     mr = b.pd.register_mr(memory, flags)

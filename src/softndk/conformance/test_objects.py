@@ -65,7 +65,10 @@ def test_every_function_of_the_tables_is_there(one_of_each: dict[ObjectType, Ndk
     for kind, item in one_of_each.items():
         names = {"close", "query_extension", *FUNCTIONS[kind].split()}
         assert names <= set(dir(type(item))), kind
-    assert {"pages", "fbo", "length", "release"} <= {*dir(LogicalAddressMapping), *LogicalAddressMapping.__annotations__}
+    assert {"pages", "fbo", "length", "release"} <= {
+        *dir(LogicalAddressMapping),
+        *LogicalAddressMapping.__annotations__,
+    }
 
 
 @pytest.mark.rules("R-OBJ-2", "R-OPEN-2", "A-20")
@@ -283,7 +286,10 @@ def test_half_of_the_flag_for_remote_write_is_no_flag(both: Pair) -> None:
 
 REQUESTS: dict[str, tuple[int, Callable[[Pair, int], None]]] = {
     "send": (0x247, lambda both, flags: both.a.qp.send([], flags=flags)),
-    "send_and_invalidate": (0x247, lambda both, flags: both.a.qp.send_and_invalidate([], both.b.mr.remote_token, flags=flags)),
+    "send_and_invalidate": (
+        0x247,
+        lambda both, flags: both.a.qp.send_and_invalidate([], both.b.mr.remote_token, flags=flags),
+    ),
     "write": (0x243, lambda both, flags: both.a.qp.write([], 0, both.b.mr.remote_token, flags=flags)),
     "read": (0x303, lambda both, flags: both.a.qp.read([], 0, both.b.mr.remote_token, flags=flags)),
     "bind": (0x23B, lambda both, flags: both.a.qp.bind(both.a.mr, both.a.pd.create_mw(), flags=flags)),

@@ -27,12 +27,13 @@ from softndk.errors import (
 )
 from softndk.flags import Address, NdkVersion, ObjectType
 from softndk.memory.buffers import Mdl, Memory
-from softndk.ndk.connector import Connector, DisconnectCallback, check_address
+from softndk.ndk.addresses import check_address, one_spelling
+from softndk.ndk.connector import Connector, DisconnectCallback
 from softndk.ndk.context import VERSIONS, AdapterContext, adapter_info
 from softndk.ndk.cq import Cq
 from softndk.ndk.endpoint import SharedEndpoint
 from softndk.ndk.lam import LogicalAddressMapping
-from softndk.ndk.limits import check_limit
+from softndk.ndk.limits import check_int, check_limit
 from softndk.ndk.listener import Listener
 from softndk.ndk.management import connections, endpoints, snapshot
 from softndk.ndk.object import NdkObject
@@ -78,6 +79,8 @@ def open_adapter(
         config = IwarpConfig()
     elif not isinstance(config, IwarpConfig):
         raise InvalidParameter(f"open_adapter: config is a {type(config).__name__}, iwarp needs IwarpConfig")
+    if trace is not None and not isinstance(trace, (str, bytes, os.PathLike)):
+        raise TypeError(f"open_adapter: trace={trace!r} is no path")
     working = _agree_on_version(version)
     addresses = _check_addresses(address)
     path = open_datapath(datapath)
@@ -220,7 +223,8 @@ class Adapter(NdkObject):
             check_int(f"{self._label} build_lam", "length", size)
             if not 0 < size <= mdl.length:
                 raise InvalidParameter(
-                    f"{self._label} build_lam: the buffer's length {size}, must be 1 to {mdl.length} [INVALID_PARAMETER, R-LAM-1]"
+                    f"{self._label} build_lam: the buffer's length {size}, must be 1 to {mdl.length}"
+                    " [INVALID_PARAMETER, R-LAM-1]"
                 )
             mapping = LogicalAddressMapping(self._context, mdl.byte_range(size), mdl.address)
             return Promise.finished(self._runtime, f"{self._label} build_lam", mapping)
@@ -367,7 +371,12 @@ def _give_up(connector: Connector) -> bool:
 
 
 def _agree_on_version(version: NdkVersion) -> NdkVersion:
-    major, minor = version
+    try:
+        major, minor = version
+        if not (isinstance(major, int) and isinstance(minor, int)):
+            raise TypeError
+    except (TypeError, ValueError):
+        raise TypeError(f"open_adapter: version={version!r} is no NdkVersion(major, minor)") from None
     for offered in VERSIONS:
         if offered.major == major and minor <= offered.minor:
             return offered
@@ -379,12 +388,17 @@ def _agree_on_version(version: NdkVersion) -> NdkVersion:
 
 def _check_addresses(address: str | Sequence[str]) -> tuple[str, ...]:
     """The adapter's addresses, each one of this machine's."""
-    addresses = (address,) if isinstance(address, str) else tuple(address)
-    if not addresses:
+    try:
+        given = (address,) if isinstance(address, str) else tuple(address)
+    except TypeError:
+        raise TypeError(f"open_adapter: address={address!r} is no address and no sequence of them") from None
+    if not given:
         raise InvalidParameter("open_adapter: no address given [INVALID_PARAMETER]")
-    for item in addresses:
+    addresses = []
+    for item in given:
         try:
-            family, name = socket_address((item, 0))
+            addresses.append(one_spelling(item))
+            family, name = socket_address((addresses[-1], 0))
         except ValueError:
             raise InvalidParameter(
                 f"open_adapter: address {item!r} is not a numeric IPv4 or IPv6 address [INVALID_PARAMETER]"
@@ -396,4 +410,4 @@ def _check_addresses(address: str | Sequence[str]) -> tuple[str, ...]:
                 probe.bind(name)
         except OSError as error:
             raise error_from_os(error, f"open_adapter: address {item!r}", Status.INVALID_ADDRESS) from None
-    return addresses
+    return tuple(addresses)

@@ -23,9 +23,11 @@ from softndk.iwarp.connection import Connection
 from softndk.iwarp.negotiation import Initiator, Rtr
 from softndk.iwarp.qp_state import State
 from softndk.iwarp.stream import Stream, StreamParameters
+from softndk.ndk.addresses import check_address
 from softndk.ndk.context import AdapterContext
 from softndk.ndk.endpoint import SharedEndpoint
 from softndk.ndk.endpoints import ENDPOINTS
+from softndk.ndk.limits import check_int
 from softndk.ndk.object import NdkObject
 from softndk.ndk.qp import Qp
 from softndk.results import ConnectionData, Disconnect
@@ -67,6 +69,7 @@ class Connector(NdkObject):
         self._traffic = (0, 0, 0, 0)
         self._held: Address | None = None  # the local endpoint that this connector holds until its close (R-EP-1)
         self._endpoint: SharedEndpoint | None = None
+        self._destination: Address | None = None  # taken at the shared endpoint
 
     # ---- active side
 
@@ -178,7 +181,7 @@ class Connector(NdkObject):
                     f"{what}: no request to accept ({self._state_text()}) [INVALID_DEVICE_STATE, R-ACCEPT-1]"
                 )
             info = self._context.info
-            self._check_private_data("accept", private_data, info.max_callee_data, "max_callee_data")
+            octets = self._private_data("accept", private_data, info.max_callee_data, "max_callee_data")
             limits = self._limits("accept", inbound_read_limit, outbound_read_limit)
             self._take_qp("accept", qp)
             self._on_disconnect = on_disconnect
@@ -196,7 +199,7 @@ class Connector(NdkObject):
         """
         with self._lock:
             self._check_usable("reject")
-            self._check_private_data("reject", private_data, self._context.info.max_callee_data, "max_callee_data")
+            octets = self._private_data("reject", private_data, self._context.info.max_callee_data, "max_callee_data")
             core = self._core
             if self._peer_gave_up:
                 raise error_for(
@@ -336,6 +339,11 @@ class Connector(NdkObject):
         limits = self._limits("connect", inbound_read_limit, outbound_read_limit)
         target = check_address(f"{what}: destination", destination)
         origin = self._source(what, target, source) if endpoint is None else self._shared_source(what, target, endpoint)
+        if not isinstance(origin, NdkError) and _version(origin) != _version(target):
+            raise InvalidParameter(
+                f"{what}: source {origin[0]} and destination {target[0]} are of different families"
+                " [INVALID_PARAMETER, R-CONN-1]"
+            )
         self._take_qp("connect", qp)
         config = context.config
         initiator = Initiator(
@@ -364,6 +372,7 @@ class Connector(NdkObject):
             return pending
         if endpoint is not None:
             self._endpoint = endpoint
+            self._destination = target
             endpoint._destinations.add(target)
             self._depend_on(endpoint)
         core.picks_port = origin[1] == 0
@@ -375,7 +384,7 @@ class Connector(NdkObject):
     def _hold(self, address: Address | None) -> None:
         """Keep the local address for the life of this connector."""
         if address is not None and self._held is None:
-            ENDPOINTS.share(address)
+            ENDPOINTS.share(address, self)
             self._held = address
 
     def _complete(self) -> None:
@@ -412,13 +421,12 @@ class Connector(NdkObject):
                     " [SHARING_VIOLATION, R-EP-2]",
                 )
             return origin
-        version = ipaddress.ip_address(target[0]).version
         for address in addresses:
-            if ipaddress.ip_address(address).version == version:
+            if _version((address, 0)) == _version(target):
                 return (address, 0)
         return error_for(
             Status.INVALID_ADDRESS,
-            f"{what}: the adapter has no IPv{version} address ({', '.join(addresses)}) [INVALID_ADDRESS]",
+            f"{what}: the adapter has no IPv{_version(target)} address ({', '.join(addresses)}) [INVALID_ADDRESS]",
         )
 
     def _take_qp(self, operation: str, qp: Qp) -> None:
@@ -619,9 +627,9 @@ class Connector(NdkObject):
 
     def _finish_close(self) -> None:
         if self._held is not None:
-            ENDPOINTS.release(self._held)
-        if self._endpoint is not None and self._stream is not None and self._stream.peer_address is not None:
-            self._endpoint._destinations.discard(self._stream.peer_address)
+            ENDPOINTS.release(self._held, self)
+        if self._endpoint is not None and self._destination is not None:
+            self._endpoint._destinations.discard(self._destination)
 
 
 def make_stream(
@@ -653,16 +661,5 @@ def make_stream(
     return stream
 
 
-def check_address(what: str, address: Address) -> Address:
-    """A numeric (host, port), or InvalidParameter. Nothing is resolved."""
-    try:
-        host, port = address
-        ipaddress.ip_address(host)
-        if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
-            raise ValueError("port")
-    except (TypeError, ValueError):
-        raise InvalidParameter(
-            f"{what} {address!r}: give (numeric IPv4 or IPv6 address, port 0 to 65535); nothing is resolved"
-            " [INVALID_PARAMETER, R-CONN-1]"
-        ) from None
-    return host, port
+def _version(address: Address) -> int:
+    return ipaddress.ip_address(address[0]).version

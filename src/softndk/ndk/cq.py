@@ -13,7 +13,7 @@ from softndk.drivers.waiting import WaitQueue
 from softndk.errors import BufferOverflow, InvalidHandle, InvalidParameter, error_for
 from softndk.flags import MAXULONG, CqNotify, ObjectType
 from softndk.ndk.context import AdapterContext
-from softndk.ndk.limits import check_limit
+from softndk.ndk.limits import check_int, check_limit
 from softndk.ndk.object import NdkObject
 from softndk.queues.completion import CompletionRing
 from softndk.results import Result

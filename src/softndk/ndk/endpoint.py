@@ -21,7 +21,7 @@ class SharedEndpoint(NdkObject):
     _prefix = "endpoint"
 
     def __init__(self, context: AdapterContext, adapter: NdkObject, address: Address) -> None:
-        self._socket, self._address = _reserve(f"{adapter._label} create_shared_endpoint", address)
+        self._socket, self._address = self._reserve(f"{adapter._label} create_shared_endpoint", address)
         super().__init__(context, [adapter])
         self._destinations: set[Address] = set()
 
@@ -35,31 +35,30 @@ class SharedEndpoint(NdkObject):
     def _dependents(self) -> tuple[NdkObject, ...]:
         return ()  # an endpoint stops; its connectors live on
 
+    def _reserve(self, what: str, address: Address) -> tuple[socket.socket, Address]:
+        host, port = address
+        for candidate in candidate_ports(port):
+            found = (host, candidate)
+            if not ENDPOINTS.take(found, self):
+                if port:
+                    raise error_for(
+                        Status.SHARING_VIOLATION,
+                        f"{what}: {host}:{port} is held by objects that are not closed [SHARING_VIOLATION, R-EP-2]",
+                    )
+                continue
+            try:
+                return reserve(found), found
+            except OSError as error:
+                ENDPOINTS.release(found, self)
+                failure = error_from_os(error, f"{what} {host}:{candidate}")
+                if port or failure.status is not Status.SHARING_VIOLATION:
+                    raise failure from None
+        raise no_port_free(what)
+
     def _state_text(self) -> str:
         host, port = self._address
         return f"{f'[{host}]' if ':' in host else host}:{port} connections {len(self._successors)}"
 
     def _finish_close(self) -> None:
         self._socket.close()
-        ENDPOINTS.release(self._address)
-
-
-def _reserve(what: str, address: Address) -> tuple[socket.socket, Address]:
-    host, port = address
-    for candidate in candidate_ports(port):
-        found = (host, candidate)
-        if not ENDPOINTS.take(found):
-            if port:
-                raise error_for(
-                    Status.SHARING_VIOLATION,
-                    f"{what}: {host}:{port} is held by objects that are not closed [SHARING_VIOLATION, R-EP-2]",
-                )
-            continue
-        try:
-            return reserve(found), found
-        except OSError as error:
-            ENDPOINTS.release(found)
-            failure = error_from_os(error, f"{what} {host}:{candidate}")
-            if port or failure.status is not Status.SHARING_VIOLATION:
-                raise failure from None
-    raise no_port_free(what)
+        ENDPOINTS.release(self._address, self)

@@ -9,6 +9,7 @@ from softndk.flags import PAGE_SIZE, LocalToken
 from softndk.memory.buffers import ByteRange
 from softndk.memory.sge import Sge
 from softndk.ndk.context import AdapterContext
+from softndk.ndk.limits import check_int
 
 __all__ = ["LogicalAddressMapping"]
 

@@ -15,7 +15,8 @@ from softndk.errors import InvalidHandle, InvalidState, NdkError, error_for, err
 from softndk.flags import Address, ObjectType
 from softndk.iwarp import events
 from softndk.iwarp.connection import Connection
-from softndk.ndk.connector import Connector, check_address, make_stream
+from softndk.ndk.addresses import check_address
+from softndk.ndk.connector import Connector, make_stream
 from softndk.ndk.context import AdapterContext
 from softndk.ndk.endpoints import ENDPOINTS
 from softndk.ndk.object import NdkObject
@@ -156,7 +157,7 @@ class Listener(NdkObject):
     def _open_all(self, what: str, addresses: Sequence[Address]) -> NdkError | None:
         """Listen at all of `addresses`, or at none and return why."""
         for address in addresses:
-            if not ENDPOINTS.take(address):
+            if not ENDPOINTS.take(address, self):
                 self._close_sockets()
                 self._release_endpoints()
                 return error_for(
@@ -183,7 +184,7 @@ class Listener(NdkObject):
     def _release_endpoints(self) -> None:
         held, self._held = self._held, []
         for address in held:
-            ENDPOINTS.release(address)
+            ENDPOINTS.release(address, self)
 
     def _accepted(self, sock: socket.socket, peer: Address) -> None:
         """TCP has a new connection. Refuse it at once where nobody may listen or too many are unfinished."""

@@ -1,5 +1,7 @@
 """Memory region (NDK_MR): normal (register, deregister) or fast-register (initialize, then requests on a QP)."""
 
+import operator
+
 from softndk.drivers.pending import Pending, Promise
 from softndk.errors import InvalidParameter, InvalidState, NdkError, error_for
 from softndk.flags import LocalToken, MrFlag, ObjectType, RemoteToken
@@ -8,6 +10,7 @@ from softndk.memory.regions import FastRegion, Region
 from softndk.memory.sge import Sge
 from softndk.memory.tokens import ProtectionDomain, Right, TokenEntry
 from softndk.ndk.context import AdapterContext
+from softndk.ndk.limits import check_int
 from softndk.ndk.mw import Mw
 from softndk.ndk.object import NdkObject
 from softndk.status import Status

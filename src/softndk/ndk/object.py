@@ -69,6 +69,8 @@ class NdkObject:
 
     @name.setter
     def name(self, value: str) -> None:
+        if not isinstance(value, str):
+            raise TypeError(f"{self._label}: name={value!r} is no str")
         self._name = value
         self._renamed()
 

@@ -25,6 +25,7 @@ from softndk.memory.tokens import ProtectionDomain, Right
 from softndk.ndk.context import AdapterContext
 from softndk.ndk.cq import Cq
 from softndk.ndk.lam import LogicalAddressMapping
+from softndk.ndk.limits import check_int
 from softndk.ndk.mr import Mr
 from softndk.ndk.mw import Mw
 from softndk.ndk.object import NdkObject
@@ -503,9 +504,9 @@ class Qp(NdkObject):
             " flag of this request [INVALID_PARAMETER, R-FLAG-1, R-FLAG-3]"
         )
 
-    def _check_number(self, operation: str, name: str, value: int, bound: int) -> None:
+    def _check_number(self, operation: str, name: str, value: int | None, bound: int) -> None:
         check_int(f"{self._label} {operation}", name, value)
-        if not 0 <= value < bound:
+        if value is None or not 0 <= value < bound:
             raise InvalidParameter(
                 f"{self._label} {operation}: {name} is outside 0 to {bound - 1:#x} [INVALID_PARAMETER]"
             )

@@ -7,6 +7,7 @@ from softndk.errors import InvalidParameter, NdkError, error_for
 from softndk.flags import ObjectType
 from softndk.memory.sge import Sgl
 from softndk.ndk.context import AdapterContext
+from softndk.ndk.limits import check_int
 from softndk.ndk.object import NdkObject
 from softndk.ndk.sges import checked_sges
 from softndk.queues.shared import SharedReceives
@@ -71,6 +72,8 @@ class Srq(NdkObject):
             self._check_usable("modify")
             what = f"{self._label} modify"
             limit = self._context.info.max_srq_depth
+            check_int(what, "depth", depth)
+            check_int(what, "notify_threshold", notify_threshold)
             if not 0 <= depth <= limit:
                 raise InvalidParameter(f"{what}: depth={depth}, limit max_srq_depth={limit} [INVALID_PARAMETER]")
             if notify_threshold < 0:

@@ -1,5 +1,6 @@
 """Two connected ends over real TCP on this machine."""
 
+import os
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
@@ -58,14 +59,15 @@ def pair(
     queue_depth: int = 64,
     max_sge: int = 4,
     flags: int = MrFlag.ALLOW_LOCAL_WRITE,
+    trace: str | os.PathLike[str] | None = None,
     **adapter_options: Any,
 ) -> Pair:
     """Open two adapters, connect a QP of each, and return the ends: the first is the active side.
 
-    peer_config: the passive side's, where it is to differ. flags: MrFlag of both regions. adapter_options: for
-    open_adapter. Raises: what opening or connecting raises; nothing stays open then.
+    peer_config: the passive side's, where it is to differ. flags: MrFlag of both regions. trace: path of a
+    capture, made by the active side. adapter_options: for both open_adapter calls. Raises: what opening or connecting raises; nothing stays open then.
     """
-    active = open_adapter(address, config=config, **adapter_options)
+    active = open_adapter(address, config=config, trace=trace, **adapter_options)
     try:
         passive = open_adapter(address, config=config if peer_config is None else peer_config, **adapter_options)
     except BaseException:

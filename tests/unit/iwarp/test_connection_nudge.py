@@ -105,9 +105,7 @@ def test_not_inside_a_message() -> None:
     """RFC 5041 5.3: the segments of a message follow each other; what is left of it wakes the peer as well."""
     config = IwarpConfig(nudge_s=NUDGE_S, send_buffer=65600)
     size = 1 << 18
-    pair = CorePair(
-        Side("A", active=True, config=config, size=size), Side("B", active=False, config=config, size=size)
-    )
+    pair = CorePair(Side("A", active=True, config=config, size=size), Side("B", active=False, config=config, size=size))
     pair.connect()
     pair.a_to_b.capacity = 0
     pair.a.write([pair.a.sge(0, size)], pair.b.base, pair.b.stag)

@@ -1,0 +1,617 @@
+"""NDKPI's rules of queues and connections as plain lists: what two connected ends must do.
+
+The model is written from the rules, which each step names. It predicts results per CQ with their order, notifications,
+memory, inline refusals and how the connection ends, also where a rule leaves freedom: there it has a set of statuses.
+It moves in rounds, so that the caller compares whenever both ends are quiet. Must not know how anything is implemented;
+it shares with the program it judges the numbers of flags and statuses only.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from softndk.conformance.model_memory import LOCAL_WRITE, READ, WRITE, Chunk, Denied, ModelMemory, ModelMr
+from softndk.conformance.model_queues import ModelCq, ModelReceive, ModelSrq, Posted, Sge, one_of
+from softndk.flags import OperationType, OpFlag
+from softndk.status import Status
+
+__all__ = ["ModelEnd", "ModelPair"]
+
+SUCCESS, CANCELLED = one_of(Status.SUCCESS), one_of(Status.CANCELLED)
+DENIED = one_of(Status.ACCESS_VIOLATION)
+MALFORMED = one_of(Status.INVALID_DEVICE_REQUEST)
+BEHIND_A_FAULT = one_of(Status.CANCELLED, Status.ACCESS_VIOLATION, Status.REMOTE_RESOURCES)
+"""What the oldest unfinished request may say when the peer ends the connection for some other reason (A-4)."""
+
+_ANY_REQUEST = int(OpFlag.SILENT_SUCCESS | OpFlag.READ_FENCE | OpFlag.DEFER)
+_REMOTE = int(OpFlag.ALLOW_REMOTE_READ | OpFlag.ALLOW_REMOTE_WRITE)
+FLAGS = {  # the table of operation flags (R-FLAG-3)
+    "send": _ANY_REQUEST | OpFlag.SEND_AND_SOLICIT_EVENT | OpFlag.INLINE,
+    "write": _ANY_REQUEST | OpFlag.INLINE,
+    "read": _ANY_REQUEST | OpFlag.RDMA_READ_LOCAL_INVALIDATE,
+    "bind": _ANY_REQUEST | _REMOTE,
+    "fast_register": _ANY_REQUEST | _REMOTE | OpFlag.RDMA_READ_SINK,
+    "invalidate": _ANY_REQUEST,
+}
+State = Literal["up", "peer closed", "closing", "closed", "failed", "gone"]
+UP = ("up", "peer closed", "closing")
+
+
+def rights_of(flags: int) -> frozenset[str]:
+    """R-FLAG-1: ALLOW_REMOTE_WRITE contains ALLOW_LOCAL_WRITE."""
+    table = (
+        (OpFlag.ALLOW_REMOTE_READ, READ),
+        (OpFlag.ALLOW_LOCAL_WRITE, LOCAL_WRITE),
+        (OpFlag.ALLOW_REMOTE_WRITE, WRITE),
+    )
+    return frozenset(name for flag, name in table if flags & flag == flag)
+
+
+@dataclass(frozen=True)
+class Carried:
+    """One thing on its way: a message, a read request, a response, a partial message, terminate, fin or reset."""
+
+    kind: Literal["send", "write", "read", "response", "partial", "terminate", "fin", "reset"]
+    request: Posted | None = None
+    data: bytes = b""
+    status: frozenset[Status] = CANCELLED
+
+
+@dataclass
+class ModelEnd:
+    """One end of a connection with its QP. `segment`: a message up to this size is placed whole or not at all."""
+
+    name: str
+    memory: ModelMemory
+    qp: int
+    receive_cq: ModelCq
+    initiator_cq: ModelCq
+    srq: ModelSrq | None
+    depth: int
+    max_sge: int
+    max_read_sge: int
+    inline_size: int
+    read_limit: int
+    segment: int
+    state: State = "up"
+    receives: deque[ModelReceive] = field(default_factory=deque)
+    waiting: deque[Posted] = field(default_factory=deque)
+    active: deque[Posted] = field(default_factory=deque)
+    reads: deque[Posted] = field(default_factory=deque)
+    responses: deque[Posted] = field(default_factory=deque)
+    released: int = 0
+    responses_first: bool = True
+    flushed: bool = False
+    fin_sent: bool = False
+    fin_received: bool = False
+    incoming: deque[Carried] = field(default_factory=deque)
+    arrived: int = 0
+    held: bool = False
+    events: list[str] = field(default_factory=list)
+    told: bool = False
+    disconnect: str | None = None
+    unsure: set[str] = field(default_factory=set)
+
+    # ---- posts
+
+    def refusals(self, post: Posted) -> frozenset[Status]:
+        """Statuses with which the post may be refused at once; none: it is accepted. No rule orders the checks."""
+        found: set[Status] = set()
+        if post.flags & ~FLAGS[post.kind]:
+            found.add(Status.INVALID_PARAMETER)  # R-FLAG-3
+        if self._not_connected():
+            found.add(Status.CONNECTION_INVALID)
+        if len(self.waiting) + len(self.active) >= self.depth and not self.flushed:
+            found.add(Status.NO_MORE_ENTRIES)  # R-WR-8
+        if post.inline is not None and len(post.inline) > self.inline_size:
+            found.add(Status.BUFFER_OVERFLOW)  # R-WR-10
+        if len(post.sges) > (self.max_read_sge if post.kind == "read" else self.max_sge):
+            found.add(Status.DATA_OVERRUN)  # R-WR-6
+        if post.kind == "read" and post.has(OpFlag.RDMA_READ_LOCAL_INVALIDATE) and post.sges:
+            if self.memory.fast(post.sges[0].token) is None:
+                found.add(Status.INVALID_DEVICE_REQUEST)
+        elif post.kind == "bind":
+            found |= self._refuse_bind(post)
+        elif post.kind == "fast_register":
+            found |= self._refuse_fast_register(post)
+        elif post.kind == "invalidate":
+            mr = self.memory.mrs.get(post.target)
+            if mr is not None and not mr.fast:
+                found.add(Status.INVALID_PARAMETER)  # R-INV-2
+            elif not self._may_still_change(post.target):
+                found |= self._cannot_invalidate(post.target)  # A-9
+        return frozenset(found)
+
+    def post(self, post: Posted) -> None:
+        """Queue an accepted request. R-DEFER-5, -7: one without DEFER, or a full queue, starts all before it."""
+        self.waiting.append(post)
+        if self.flushed:
+            self._cancel_initiator()  # A-3
+        elif not post.has(OpFlag.DEFER) or len(self.waiting) + len(self.active) == self.depth:
+            self.release()
+
+    def release(self) -> None:
+        """R-DEFER-3, -5: everything posted may start."""
+        self.released = len(self.waiting)
+
+    def receive_refusals(self, receive: ModelReceive, depth: int) -> frozenset[Status]:
+        found = set()
+        if self.receive_cq.failed or self.initiator_cq.failed:
+            found.add(Status.CONNECTION_INVALID)  # R-CQERR-4
+        if self.srq is not None:
+            found.add(Status.INVALID_DEVICE_REQUEST)  # R-QP-4
+        if len(self.receives) >= depth:
+            found.add(Status.NO_MORE_ENTRIES)
+        if len(receive.sges) > self.max_sge:
+            found.add(Status.DATA_OVERRUN)
+        return frozenset(found)
+
+    def post_receive(self, receive: ModelReceive) -> None:
+        self.receives.append(receive)
+        if self.flushed:
+            self._cancel_receives()
+
+    def _not_connected(self) -> bool:
+        """R-WR-3. A-3: after an error or a flush posts succeed and are cancelled; after a disconnect, whatever came of it
+        (R-DISC-4), and after a close they do not. R-CQERR-4: nor with a CQ in error.
+        """
+        if self.receive_cq.failed or self.initiator_cq.failed:
+            return True
+        return not (self.state in ("up", "peer closed") or (self.state == "failed" and self.disconnect is None))
+
+    def _may_still_change(self, name: str) -> bool:
+        """A-9, R-WR-16: an earlier request of this queue can still change the object (or a window that lies on it)."""
+        windows = {mw.name for mw in self.memory.mws.values() if mw.mr is not None and mw.mr.name == name}
+        for post in (*self.active, *self.waiting):
+            if post.status is None and {post.target, post.mw} & {name, *windows}:
+                return True
+            if (
+                post.status is None
+                and post.kind == "read"
+                and post.has(OpFlag.RDMA_READ_LOCAL_INVALIDATE)
+                and post.sges
+            ):
+                mr = self.memory.fast(post.sges[0].token)
+                if mr is not None and mr.name == name:
+                    return True
+        return False
+
+    def _refuse_bind(self, post: Posted) -> frozenset[Status]:
+        mr = self.memory.mrs[post.target]
+        found = set()
+        if not mr.own_pd:
+            found.add(Status.INVALID_PARAMETER)  # A-13
+        if not rights_of(post.flags) & {READ, WRITE} or not post.length:
+            found.add(Status.INVALID_PARAMETER)  # R-BIND-1, A-24
+        if not self._may_still_change(post.mw) and not self._may_still_change(post.target):
+            found |= self._cannot_bind(post)
+        return frozenset(found)
+
+    def _cannot_bind(self, post: Posted) -> frozenset[Status]:
+        mr, mw = self.memory.mrs[post.target], self.memory.mws[post.mw]
+        found = set()
+        if mw.valid:
+            found.add(Status.INVALID_DEVICE_REQUEST)  # R-BIND-5
+        inside = mr.base <= post.address and post.address + post.length <= mr.base + mr.length
+        writes = WRITE in rights_of(post.flags)
+        if not mr.valid or not inside or (writes and LOCAL_WRITE not in mr.rights):
+            found.add(Status.ACCESS_VIOLATION)  # R-BIND-1, -2, A-6
+        return frozenset(found)
+
+    def _refuse_fast_register(self, post: Posted) -> frozenset[Status]:
+        mr = self.memory.mrs[post.target]
+        found = set()
+        if not 0 < len(post.pages) <= mr.page_limit:
+            found.add(Status.INVALID_PARAMETER)  # R-FREG-2
+        if post.length <= 0 or (post.address - post.fbo) % 4096 or post.address < post.fbo:
+            found.add(Status.INVALID_PARAMETER)  # R-FREG-4
+        try:
+            self.memory.fast_register_chunks(post.pages, post.fbo, post.length)
+        except Denied:
+            found.add(Status.INVALID_PARAMETER)  # R-FREG-3
+        if rights_of(post.flags) & {READ, WRITE} and not mr.remote_access:
+            found.add(Status.ACCESS_VIOLATION)  # R-FRINIT-3
+        if mr.valid and not self._may_still_change(post.target):
+            found.add(Status.INVALID_DEVICE_REQUEST)  # R-FREG-6
+        return frozenset(found)
+
+    def _cannot_invalidate(self, name: str) -> frozenset[Status]:
+        mw, mr = self.memory.mws.get(name), self.memory.mrs.get(name)
+        if mw is not None:
+            return frozenset() if mw.valid else MALFORMED
+        assert mr is not None
+        return frozenset() if mr.valid and not self.memory.windows_on(mr) else MALFORMED  # R-INVAL-4
+
+    # ---- completing
+
+    def finish(self, post: Posted, status: frozenset[Status] = SUCCESS) -> None:
+        """R-COMP-4: results come in posting order."""
+        if post.status is None:
+            post.status = status
+        while self.active and self.active[0].status is not None:
+            self._complete(self.active.popleft())
+
+    def _complete(self, post: Posted) -> None:
+        assert post.status is not None
+        if post.status != SUCCESS or not post.has(OpFlag.SILENT_SUCCESS):  # R-COMP-1, -2
+            self.initiator_cq.push("initiator", post.type, post.status, post.context)
+
+    def flush(self) -> None:
+        """R-FLUSH-1, R-COMP-6: everything unfinished is cancelled, now and from now on (A-3)."""
+        self.flushed = True
+        self.reads.clear()
+        self.responses.clear()
+        self.held = False
+        self._cancel_initiator()
+        self._cancel_receives()
+
+    def _cancel_initiator(self) -> None:
+        for post in (*self.active, *self.waiting):
+            self._complete(post if post.status is not None else post.failed(CANCELLED))
+        self.active.clear()
+        self.waiting.clear()
+        self.released = 0
+
+    def _cancel_receives(self) -> None:
+        for receive in self.receives:
+            status = CANCELLED if receive.status is None else receive.status
+            self.receive_cq.push("receive", OperationType.RECEIVE, status, receive.context)
+        self.receives.clear()
+
+    def ended(self) -> None:
+        """R-DEV-1, A-19: the event comes once, and not after the local disconnect, whose outcome tells (A-14)."""
+        self.state = "failed"
+        if self.disconnect == "pending":
+            self.disconnect = "CONNECTION_ABORTED"
+        elif not self.told:
+            self.told = True
+            self.events.append("abort")
+
+    def sgl_chunks(self, sges: Sequence[Sge], length: int, *, write: bool) -> list[Chunk]:
+        """Where `length` octets of a message lie. SGEs that none of them reach are not looked at."""
+        found: list[Chunk] = []
+        for sge in sges:
+            if length and sge.length:
+                inside = self.memory.local(sge.token, sge.address, sge.length, write=write)
+                found += ModelMemory._inside(inside, 0, min(length, sge.length), sge.length)
+                length -= min(length, sge.length)
+        return found
+
+
+class ModelPair:
+    """Both ends; `settle` runs them until nothing moves."""
+
+    def __init__(self, a: ModelEnd, b: ModelEnd) -> None:
+        self.ends = (a, b)
+
+    def peer(self, end: ModelEnd) -> ModelEnd:
+        return self.ends[1] if end is self.ends[0] else self.ends[0]
+
+    def settle(self) -> None:
+        while self._round():
+            pass
+        for end in self.ends:
+            if (end.receive_cq.overrun or end.initiator_cq.overrun) and end.state in UP:
+                self.fault(end)  # R-CQERR-1, -4
+        while self._round():
+            pass
+
+    def _round(self) -> bool:
+        moved = [self._run(end) for end in self.ends]
+        return any([self._deliver(end) for end in self.ends] + moved)
+
+    # ---- verbs of the connection
+
+    def disconnect(self, end: ModelEnd) -> bool:
+        """False: not connected, CONNECTION_INVALID (A-14)."""
+        if end.state not in ("up", "peer closed"):
+            return False
+        end.state, end.disconnect, end.told = "closing", "pending", True
+        end.release()
+        return True
+
+    def close(self, end: ModelEnd) -> None:
+        """R-CLOSE-10: no event here; the peer sees a graceful end."""
+        if end.state in UP:
+            end.flush()
+            if not end.fin_sent:
+                self._carry(end, Carried("fin"))
+            end.fin_sent = True
+        if end.disconnect == "pending":
+            end.disconnect = "CANCELLED"
+        end.state = "gone"
+
+    def flush(self, end: ModelEnd) -> None:
+        """NdkFlush on a connected QP aborts the connection (A-3)."""
+        if end.state in UP:
+            self.fault(end)
+
+    def cut(self) -> None:
+        """TCP resets both ways."""
+        for end in self.ends:
+            end.incoming.clear()
+            end.arrived = 0
+            self._lose(end)
+
+    def fault(self, end: ModelEnd, status: frozenset[Status] = BEHIND_A_FAULT, about: Posted | None = None) -> None:
+        """R-MEM-5, R-COMP-6: flush, tell the peer why, end. After the own FIN nothing can be said: reset."""
+        if end.fin_sent:
+            self._lose(end)
+            self._carry(end, Carried("reset"))
+            return
+        end.flush()
+        self._carry(end, Carried("terminate", request=about, status=status))
+        end.ended()
+
+    def _lose(self, end: ModelEnd) -> None:
+        if end.state in UP:
+            end.flush()
+            end.ended()
+
+    def _carry(self, end: ModelEnd, item: Carried) -> None:
+        self.peer(end).incoming.append(item)
+
+    # ---- the initiator's side
+
+    def _run(self, end: ModelEnd) -> bool:
+        moved = False
+        while end.state in UP and not end.fin_sent:
+            head = self._startable(end)
+            if end.responses and (end.responses_first or head is None):
+                end.responses_first = False
+                self._respond(end, end.responses.popleft())
+            elif head is not None:
+                end.responses_first = True
+                self._start(end, head)
+            else:
+                break
+            moved = True
+        return self._advance_disconnect(end) or moved
+
+    def _startable(self, end: ModelEnd) -> Posted | None:
+        """R-WR-11: a fence waits for all earlier reads. R-READ-4: the read limit holds up all that follows. An
+        invalidation of an FRMR waits for reads that may still write there.
+        """
+        if not end.released:
+            return None
+        head = end.waiting[0]
+        if end.reads:
+            if head.has(OpFlag.READ_FENCE) or (head.kind == "read" and len(end.reads) >= end.read_limit):
+                return None
+            if head.kind == "invalidate" and head.target in end.memory.mrs:
+                return None
+        return head
+
+    def _start(self, end: ModelEnd, post: Posted) -> None:
+        end.waiting.popleft()
+        end.released -= 1
+        end.active.append(post)
+        try:
+            if post.kind == "read":
+                for sge in post.sges:
+                    if sge.length:
+                        end.memory.local(sge.token, sge.address, sge.length, write=True)  # R-WR-15
+                end.reads.append(post)
+                self._carry(end, Carried("read", post))
+                return
+            if post.kind in ("send", "write"):
+                data = post.inline
+                if data is None:
+                    data = end.memory.get(end.sgl_chunks(post.sges, post.size, write=False))
+                self._carry(end, Carried("send" if post.kind == "send" else "write", post, data))
+                end.finish(post)  # R-COMP-7
+                return
+        except Denied:
+            if post.kind != "read" and post.size > end.segment:
+                self._carry(end, Carried("partial", post))
+            post.failed(DENIED)
+            self.fault(end)
+            return
+        refused = self._execute(end, post)
+        if refused:
+            post.failed(refused)
+            self.fault(end)
+        else:
+            end.finish(post)
+
+    def _execute(self, end: ModelEnd, post: Posted) -> frozenset[Status]:
+        """R-WR-14: bind, fast register and invalidate take effect in their turn."""
+        memory = end.memory
+        if post.kind == "bind":
+            refused = end._cannot_bind(post)
+            if not refused:
+                mw = memory.mws[post.mw]
+                mw.mr, mw.qp, mw.base, mw.length = memory.mrs[post.target], end.qp, post.address, post.length
+                mw.rights = rights_of(post.flags) & {READ, WRITE}
+            return refused
+        if post.kind == "fast_register":
+            mr = memory.mrs[post.target]
+            if mr.valid:
+                return MALFORMED  # R-FREG-6
+            mr.valid, mr.base, mr.rights = True, post.address, rights_of(post.flags)
+            mr.chunks = memory.fast_register_chunks(post.pages, post.fbo, post.length)
+            return frozenset()
+        refused = end._cannot_invalidate(post.target)
+        if not refused and post.target in memory.mws:
+            memory.mws[post.target].mr = None
+        elif not refused:
+            memory.mrs[post.target].valid = False
+        return refused
+
+    def _respond(self, end: ModelEnd, read: Posted) -> None:
+        try:
+            chunks = end.memory.remote(read.token, end.qp, read.address, read.size, READ) if read.size else []
+        except Denied as denied:
+            self.fault(end, _read_status(denied), read)
+            return
+        self._carry(end, Carried("response", read, end.memory.get(chunks)))
+
+    def _advance_disconnect(self, end: ModelEnd) -> bool:
+        """R-DISC-1 to -3: what was posted goes out, then the notice; over when both notices are there."""
+        if end.state != "closing":
+            return False
+        moved = False
+        quiet = not (end.waiting or end.active or end.responses)
+        if not end.fin_sent and (quiet or end.fin_received):
+            end.fin_sent = moved = True
+            self._carry(end, Carried("fin"))
+        if end.fin_sent and end.fin_received:
+            end.flush()
+            end.state, end.disconnect, moved = "closed", "SUCCESS", True
+        return moved
+
+    # ---- the receiving side
+
+    def kick(self, end: ModelEnd) -> None:
+        """A receive was posted: what has arrived behind a held message goes on at once."""
+        if end.held and end.srq is not None and end.srq.receives:
+            end.held = False
+            self._take_arrived(end)
+
+    def _deliver(self, end: ModelEnd) -> bool:
+        if end.held and end.state in UP:
+            return False
+        before = len(end.incoming)
+        end.arrived = before
+        self._take_arrived(end)
+        return len(end.incoming) != before
+
+    def _take_arrived(self, end: ModelEnd) -> None:
+        while end.arrived and not end.held:
+            item = end.incoming[0]
+            if end.state in UP and self._hold(end, item):
+                end.held = True
+                return
+            end.incoming.popleft()
+            end.arrived -= 1
+            if end.state in UP:
+                self._take(end, item)
+
+    def _hold(self, end: ModelEnd, item: Carried) -> bool:
+        """R-SRQ-3: an empty SRQ holds the message, and what follows, back."""
+        return item.kind in ("send", "partial") and end.srq is not None and not end.srq.receives
+
+    def _take(self, end: ModelEnd, item: Carried) -> None:
+        if item.kind == "reset":
+            self._lose(end)
+        elif item.kind == "fin":
+            end.fin_received = True
+            if end.state == "up":
+                end.state = "peer closed"  # R-DEV-4, A-2: no flush
+                if not end.told:
+                    end.told = True
+                    end.events.append("graceful")
+            self._advance_disconnect(end)
+        elif item.kind == "terminate":
+            culprit = item.request if item.request in end.reads else None
+            if culprit is None:
+                culprit = next((post for post in (*end.active, *end.waiting) if post.status is None), None)
+            if culprit is not None and item.status != CANCELLED:
+                culprit.failed(item.status)  # A-4
+            end.flush()
+            end.ended()
+        else:
+            assert item.request is not None
+            self._take_data(end, item, item.request)
+
+    def _take_data(self, end: ModelEnd, item: Carried, post: Posted) -> None:
+        if item.kind in ("send", "partial"):
+            self._take_send(end, item, post)
+        elif item.kind == "write":
+            if not item.data:
+                return  # R-MEM-4
+            try:
+                end.memory.put(end.memory.remote(post.token, end.qp, post.address, len(item.data), WRITE), item.data)
+            except Denied:
+                self._place_in_part(end, item.data)
+                self.fault(end)
+        elif item.kind == "read":
+            try:
+                if post.size:
+                    end.memory.remote(post.token, end.qp, post.address, post.size, READ)
+            except Denied as denied:
+                self.fault(end, _read_status(denied), post)
+                return
+            if end.fin_sent:
+                self.fault(end)  # it can't be answered any more
+            else:
+                end.responses.append(post)
+        else:
+            self._take_response(end, item, post)
+
+    def _take_send(self, end: ModelEnd, item: Carried, post: Posted) -> None:
+        if not end.receives and end.srq is not None:
+            end.receives.append(end.srq.take())
+        if not end.receives:
+            self.fault(end)  # R-RECV-2, A-10
+            return
+        receive = end.receives[0]
+        if item.kind == "partial":
+            end.unsure |= set(end.memory.buffers)
+            receive.status = one_of(Status.CANCELLED, Status.BUFFER_OVERFLOW, Status.ACCESS_VIOLATION)
+            return
+        if len(item.data) > receive.size:
+            receive.status = one_of(Status.BUFFER_OVERFLOW)  # A-5
+            if len(item.data) > end.segment:
+                receive.status |= DENIED
+            self._place_in_part(end, item.data)
+            self.fault(end)
+            return
+        try:
+            end.memory.put(end.sgl_chunks(receive.sges, len(item.data), write=True), item.data)
+        except Denied:
+            receive.status = DENIED  # R-WR-15
+            self._place_in_part(end, item.data)
+            self.fault(end)
+            return
+        kind, token = OperationType.RECEIVE, ""
+        if post.token:
+            kind, token = OperationType.RECEIVE_AND_INVALIDATE, post.token
+            try:
+                end.memory.invalidate_from_peer(post.token, end.qp)  # R-INVAL-2: after the placement
+            except Denied:
+                receive.status = MALFORMED
+                self.fault(end, CANCELLED)  # R-SENDINV-2
+                return
+        end.receives.popleft()
+        solicited = post.has(OpFlag.SEND_AND_SOLICIT_EVENT)
+        end.receive_cq.push(
+            "receive", kind, SUCCESS, receive.context, size=len(item.data), token=token, solicited=solicited
+        )
+
+    def _take_response(self, end: ModelEnd, item: Carried, read: Posted) -> None:
+        try:
+            end.memory.put(end.sgl_chunks(read.sges, len(item.data), write=True), item.data)
+        except Denied:
+            read.failed(DENIED)  # R-INV-3: the sink has gone meanwhile
+            self._place_in_part(end, item.data)
+            self.fault(end)
+            return
+        if read.has(OpFlag.RDMA_READ_LOCAL_INVALIDATE) and read.sges:
+            mr = end.memory.fast(read.sges[0].token)
+            if mr is not None and mr.valid and self._invalidation_fails(end, mr):
+                read.failed(MALFORMED)
+                self.fault(end)
+                return
+        end.reads.popleft()
+        end.finish(read)
+
+    @staticmethod
+    def _invalidation_fails(end: ModelEnd, mr: ModelMr) -> bool:
+        """R-READ-5: a read that succeeds has invalidated the token; R-INVAL-4: not with windows bound."""
+        if end.memory.windows_on(mr):
+            return True
+        mr.valid = False
+        return False
+
+    @staticmethod
+    def _place_in_part(end: ModelEnd, data: bytes) -> None:
+        """R-MEM-5: nothing is done, but of a message of several segments the first ones may be there (A-4)."""
+        if len(data) > end.segment:
+            end.unsure |= set(end.memory.buffers)
+
+
+def _read_status(denied: Denied) -> frozenset[Status]:
+    """A-4: too far is REMOTE_RESOURCES; an unknown token or a missing right ACCESS_VIOLATION."""
+    return one_of(Status.REMOTE_RESOURCES) if denied.why == "bounds" else DENIED

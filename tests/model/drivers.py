@@ -1,0 +1,541 @@
+"""Two ends of the program under judgement, beside their model: objects, posts, and two ways to carry octets.
+
+`MemoryWire` carries them between the two protocol cores in this thread, without sockets; `SocketWire` is real TCP. Both
+let the whole public face run. The model's names become tokens and addresses here, and nowhere else.
+"""
+
+import errno
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from softndk import (
+    Adapter,
+    Connector,
+    Cq,
+    Disconnect,
+    IwarpConfig,
+    LogicalAddressMapping,
+    Mdl,
+    Mr,
+    MrFlag,
+    Mw,
+    NdkError,
+    Pending,
+    Qp,
+    Result,
+    Srq,
+    Status,
+    open_adapter,
+)
+from softndk.conformance.model import ModelEnd, ModelPair
+from softndk.conformance.model_memory import LOCAL_WRITE, READ, WRITE, Chunk, ModelMemory, ModelMr, ModelMw
+from softndk.conformance.model_queues import ModelCq, ModelReceive, ModelSrq, Posted
+from softndk.conformance.model_queues import Sge as ModelSge
+from softndk.drivers.channel import Channel
+from softndk.flags import LocalToken, OpFlag, RemoteToken
+from softndk.iwarp.connection import Connection
+from softndk.iwarp.events import Finish
+from softndk.iwarp.negotiation import Initiator, Rtr
+from softndk.memory.sge import Sge
+
+PATIENCE_S = 10.0 * float(os.environ.get("SOFTNDK_TIMEOUT_SCALE", "1"))
+CONFIG = IwarpConfig(terminate_drain_s=600.0, disconnect_timeout_s=600.0, stall_timeout_s=600.0)
+SIZE = 1024
+RIGHTS = {  # normal regions: name -> (address, flags, rights)
+    "rw": (0x10000, MrFlag.ALLOW_REMOTE_READ | MrFlag.ALLOW_REMOTE_WRITE, frozenset({READ, WRITE, LOCAL_WRITE})),
+    "ro": (0x20000, MrFlag.ALLOW_REMOTE_READ, frozenset({READ})),
+    "lo": (0x30000, MrFlag.ALLOW_LOCAL_WRITE, frozenset({LOCAL_WRITE})),
+    "alien": (0x40000, MrFlag.ALLOW_REMOTE_READ | MrFlag.ALLOW_REMOTE_WRITE, frozenset({READ, WRITE, LOCAL_WRITE})),
+}
+FAST = {"fr0": (2, True), "fr1": (1, False)}  # pages, remote access
+FAST_BASE = {"fr0": 0x500000, "fr1": 0x600000}
+LAMS = {"lam0": (0x700000000000, 0x100000, 8192), "lam1": (0x710000000000, 0x200064, 5000)}
+"""Mappings: name -> (the model's logical address, address of the buffer, length)."""
+BOGUS = 0x55  # index 0 is never given out
+QUEUE_DEPTH, MAX_SGE, INLINE_SIZE, SRQ_DEPTH, SRQ_THRESHOLD = 6, 3, 64, 8, 2
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How a connection is made. `mss`: of the in-memory wire. `srq`: whose QP takes its receives from an SRQ."""
+
+    one_cq: bool
+    cq_depth: int
+    read_limits: tuple[int, int]
+    srq: frozenset[str]
+    mss: int
+
+
+@dataclass
+class Line:
+    """What belongs to one connection of one end."""
+
+    qp: Qp
+    receive_cq: Cq
+    initiator_cq: Cq
+    connector: Connector
+    fired: dict[Cq, list[Status]]
+    events: list[str] = field(default_factory=list)
+    disconnect: Pending[None] | None = None
+
+
+class End:
+    """One end: memory objects that stay, and the `line` of the present connection."""
+
+    def __init__(self, name: str, adapter: Adapter) -> None:
+        self.name = name
+        self.adapter = adapter
+        self.pd, other = adapter.create_pd(), adapter.create_pd()
+        self.pds = (self.pd, other)
+        self.model = ModelMemory()
+        self.buffers: dict[str, bytearray] = {}
+        self.tokens = {"X": BOGUS, "L:priv": int(self.pd.privileged_token)}
+        self.mrs: dict[str, Mr] = {}
+        self.mws: dict[str, Mw] = {}
+        self.lams: dict[str, LogicalAddressMapping] = {}
+        self.srq_fired = 0
+        for name_, (address, flags, rights) in RIGHTS.items():
+            mr = (other if name_ == "alien" else self.pd).register_mr(Mdl(self._buffer(name_, SIZE), address=address), flags)
+            self.mrs[name_] = mr
+            self.model.mrs[name_] = ModelMr(
+                name_,
+                fast=False,
+                own_pd=name_ != "alien",
+                valid=True,
+                base=address,
+                rights=rights,
+                chunks=[Chunk(name_, 0, SIZE)],
+            )
+            self._learn_tokens(name_)
+        for name_, (pages, remote_access) in FAST.items():
+            mr = self.pd.create_mr(fast_register=True)
+            mr.initialize_fast_register(pages, remote_access).result(PATIENCE_S)
+            self.mrs[name_] = mr
+            self.model.mrs[name_] = ModelMr(name_, fast=True, page_limit=pages, remote_access=remote_access)
+            self._learn_tokens(name_)
+        for name_, (start, address, size) in LAMS.items():
+            lam = adapter.build_lam(Mdl(self._buffer(name_, size), address=address)).result(PATIENCE_S)
+            self.lams[name_] = lam
+            self.model.lams[name_] = (start, lam.fbo, size)
+        for name_ in ("w0", "w1"):
+            self.model.mws[name_] = ModelMw(name_)
+            self._new_window(name_)
+        self.srq = self.pd.create_srq(
+            SRQ_DEPTH, max_receive_sge=MAX_SGE, notify_threshold=SRQ_THRESHOLD, on_notify=self._srq_notified
+        )
+        self.model_srq = ModelSrq(SRQ_DEPTH, SRQ_THRESHOLD)
+        self.line: Line = None  # type: ignore[assignment]
+
+    def _buffer(self, name: str, size: int) -> bytearray:
+        seed = sum(name.encode()) + (100 if self.name == "b" else 0)
+        self.buffers[name] = bytearray((seed + index * 7 + index // 256) % 256 for index in range(size))
+        self.model.buffers[name] = bytearray(self.buffers[name])
+        return self.buffers[name]
+
+    def _learn_tokens(self, name: str) -> None:
+        life = self.model.mrs[name].life
+        self.tokens[f"L:{name}:{life}"] = int(self.mrs[name].local_token)
+        self.tokens[f"R:{name}:{life}"] = int(self.mrs[name].remote_token)
+
+    def _new_window(self, name: str) -> None:
+        self.mws[name] = self.pd.create_mw()
+        self.tokens[f"R:{name}:{self.model.mws[name].life}"] = self.mws[name]._window.token.stag
+
+    def _srq_notified(self, srq: Srq, status: Status) -> None:
+        assert status is Status.SUCCESS
+        self.srq_fired += 1
+
+    # ---- one connection
+
+    def prepare(self, number: int, shape: Shape) -> ModelEnd:
+        """New CQs, QP and windows."""
+        fired: dict[Cq, list[Status]] = {}
+        cqs = [self.adapter.create_cq(shape.cq_depth, lambda cq, status: fired[cq].append(status)) for _ in range(2)]
+        models = [ModelCq(shape.cq_depth, number) for _ in cqs]
+        if shape.one_cq:
+            cqs[1].close()
+            cqs[1], models[1] = cqs[0], models[0]
+        fired.update((cq, []) for cq in cqs)
+        on_srq = self.name in shape.srq
+        if on_srq:
+            qp = self.pd.create_qp_with_srq(
+                cqs[0],
+                cqs[1],
+                self.srq,
+                initiator_queue_depth=QUEUE_DEPTH,
+                max_initiator_sge=MAX_SGE,
+                inline_data_size=INLINE_SIZE,
+                context=number,
+            )
+        else:
+            qp = self.pd.create_qp(
+                cqs[0],
+                cqs[1],
+                receive_queue_depth=QUEUE_DEPTH,
+                initiator_queue_depth=QUEUE_DEPTH,
+                max_receive_sge=MAX_SGE,
+                max_initiator_sge=MAX_SGE,
+                inline_data_size=INLINE_SIZE,
+                context=number,
+            )
+        for name, mw in self.model.mws.items():
+            self.mws[name].close()
+            mw.mr, mw.life = None, mw.life + 1
+            self._new_window(name)
+        self.line = Line(qp, cqs[0], cqs[1], None, fired)  # type: ignore[arg-type]
+        return ModelEnd(
+            self.name,
+            self.model,
+            number,
+            models[0],
+            models[1],
+            self.model_srq if on_srq else None,
+            depth=QUEUE_DEPTH,
+            max_sge=MAX_SGE,
+            max_read_sge=self.adapter.query_info().max_read_request_sge,
+            inline_size=INLINE_SIZE,
+            read_limit=0,
+            segment=400 if shape.mss < 1000 else 1 << 30,
+        )
+
+    def told(self, connector: Connector, how: Disconnect) -> None:
+        self.line.events.append("graceful" if how.graceful else "abort")
+
+    def leave(self) -> None:
+        """Close what belongs to the connection."""
+        line = self.line
+        for item in (line.connector, line.qp, line.receive_cq, line.initiator_cq):
+            item.close()
+
+    def close(self) -> None:
+        self.leave()
+        for item in (self.srq, *self.mws.values(), *self.mrs.values()):
+            item.close()
+        for pd in self.pds:
+            pd.close().result(PATIENCE_S)
+        for lam in self.lams.values():
+            lam.release()
+
+    # ---- calls, with the model's names
+
+    def register_again(self, name: str) -> Status | None:
+        """Deregister and register (R-REGMR-6). The status of a refusal."""
+        mr = self.mrs[name]
+        address, flags, _ = RIGHTS[name]
+        try:
+            mr.deregister().result(PATIENCE_S)
+        except NdkError as error:
+            return error.status
+        mr.register(Mdl(self.buffers[name], address=address), flags).result(PATIENCE_S)
+        self.model.mrs[name].life += 1
+        self._learn_tokens(name)
+        return None
+
+    def receive(self, receive: ModelReceive, *, shared: bool) -> Status | None:
+        try:
+            (self.srq if shared else self.line.qp).receive(self._sgl(receive.sges), context=receive.context)
+        except NdkError as error:
+            return error.status
+        return None
+
+    def post(self, post: Posted, peer: "End") -> Status | None:
+        try:
+            self._post(post, peer)
+        except NdkError as error:
+            return error.status
+        return None
+
+    def _post(self, post: Posted, peer: "End") -> None:
+        qp, rest = self.line.qp, {"flags": post.flags, "context": post.context}
+        data: Any = self._sgl(post.sges)
+        if post.inline is not None:
+            data = [Sge.inline(post.inline)] if post.flags & OpFlag.INLINE else post.inline
+        token = RemoteToken(peer.tokens.get(post.token, 0))
+        if post.kind == "send" and post.token:
+            qp.send_and_invalidate(data, token, **rest)
+        elif post.kind == "send":
+            qp.send(data, **rest)
+        elif post.kind == "write":
+            qp.write(data, post.address, token, **rest)
+        elif post.kind == "read":
+            qp.read(data, post.address, token, **rest)
+        elif post.kind == "bind":
+            qp.bind(self.mrs[post.target], self.mws[post.mw], post.address, post.length, **rest)
+        elif post.kind == "fast_register":
+            pages = [self._logical(page) for page in post.pages]
+            where = {"fbo": post.fbo, "length": post.length, "base_address": post.address}
+            qp.fast_register(self.mrs[post.target], pages, **where, **rest)
+        else:
+            qp.invalidate(self.mws[post.target] if post.target in self.mws else self.mrs[post.target], **rest)
+
+    def _sgl(self, sges: Sequence[ModelSge]) -> list[Sge]:
+        return [
+            Sge(
+                self._logical(sge.address) if sge.token == "L:priv" else sge.address,
+                sge.length,
+                LocalToken(self.tokens[sge.token]),
+            )
+            for sge in sges
+        ]
+
+    def _logical(self, address: int) -> int:
+        for name, (start, _, _) in LAMS.items():
+            if 0 <= address - start < 0x10000:
+                return self.lams[name].pages[0] + address - start
+        return address
+
+    def results(self, cq: Cq) -> list[Result]:
+        """What lies in the CQ, without taking it."""
+        with cq._lock:
+            return list(cq._ring._entries)
+
+    def drain(self) -> None:
+        """Until every callback that is due has returned."""
+        assert self.adapter._runtime.dispatcher.drain(PATIENCE_S)
+
+
+class Carrier(Protocol):
+    """Joins two prepared ends, and carries octets until both are quiet."""
+
+    exact: bool
+
+    def adapter(self, name: str) -> Adapter: ...
+    def connect(self, a: End, b: End, shape: Shape) -> None: ...
+    def settle(self, a: End, b: End) -> None: ...
+    def cut(self, a: End, b: End) -> None: ...
+
+
+class _Adapters:
+    """Adapters that outlive the examples."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Adapter] = {}
+
+    def adapter(self, name: str) -> Adapter:
+        if name not in self._open:
+            self._open[name] = open_adapter("127.0.0.1", config=CONFIG)
+        return self._open[name]
+
+    def close(self) -> None:
+        for adapter in self._open.values():
+            adapter.__exit__(None, None, None)
+        self._open.clear()
+
+
+class _Plug(Channel):
+    """Stands where a TcpStream would: moves nothing by itself."""
+
+    def __init__(self, core: Connection) -> None:
+        super().__init__()
+        self.core = core
+        self.closed = False
+        self.inbox = bytearray()
+        self.fin = self.fin_taken = self.fin_sent = self.reset = False
+        self.local_address = self.peer_address = None
+
+    def pump(self) -> None:
+        """Only `settle` moves octets."""
+
+    def interest(self) -> int:
+        return 0
+
+    def deadline(self) -> float | None:
+        return None
+
+    def on_ready(self, mask: int) -> None:
+        raise AssertionError
+
+    def on_deadline(self) -> None:
+        raise AssertionError
+
+    def fail(self, error: OSError) -> None:
+        self.closed = True
+
+
+class MemoryWire(_Adapters):
+    """Both cores in this thread; each round carries all that is ready, first from `a`, then from `b`."""
+
+    exact = True
+
+    def connect(self, a: End, b: End, shape: Shape) -> None:
+        plugs = []
+        for end, limit in zip((a, b), shape.read_limits, strict=True):
+            adapter, line = end.adapter, end.line
+            connector = line.connector = adapter.create_connector()
+            context = connector._context
+            active = end is a
+            initiator = None
+            if active:
+                offer = frozenset({Rtr.WRITE, Rtr.READ})
+                initiator = Initiator(
+                    b"", ird=limit, ord=limit, revision=2, crc=True, markers=False, rtr_offer=offer
+                )
+            maxima = (context.info.max_inbound_read_limit, context.info.max_outbound_read_limit)
+            core = Connection(connector._label, context.config, initiator=initiator, limits=maxima)
+            with connector._lock:
+                if active:
+                    connector._take_qp("connect", line.qp)
+                    core.bind(line.qp._pair, connector._open_stream)
+                connector._core = core
+                plug = _Plug(core)
+                connector._stream = plug  # type: ignore[assignment]
+                core.connected(time.monotonic(), shape.mss)
+            plugs.append(plug)
+        self._carry(a, b)
+        plugs[1].core.take_events()
+        limit = shape.read_limits[1]
+        accepting = b.line.connector.accept(
+            b.line.qp, inbound_read_limit=limit, outbound_read_limit=limit, on_disconnect=b.told
+        )
+        self._carry(a, b)
+        completing = a.line.connector.complete_connect(on_disconnect=a.told)
+        self._carry(a, b)
+        assert completing.done()
+        assert accepting.done()
+
+    def settle(self, a: End, b: End) -> None:
+        for _ in range(3):  # an overrun is acted upon in a callback
+            self._carry(a, b)
+            a.drain()
+            b.drain()
+
+    def cut(self, a: End, b: End) -> None:
+        for end in (a, b):
+            self._lose(end)
+
+    def _carry(self, a: End, b: End) -> None:
+        for _ in range(1000):
+            moved = [self._transmit(a, b), self._transmit(b, a), self._deliver(a), self._deliver(b)]
+            if not any(moved):
+                return
+        raise AssertionError("never quiet")
+
+    @staticmethod
+    def _plug(end: End) -> _Plug:
+        plug = end.line.connector._stream
+        assert isinstance(plug, _Plug)
+        return plug
+
+    def _transmit(self, end: End, peer: End) -> bool:
+        connector = end.line.connector
+        with connector._lock:
+            plug = self._plug(end)
+            if plug.closed:
+                return False
+            out = bytearray()
+            while parts := plug.core.data_to_send():
+                octets = b"".join(parts)
+                out += octets
+                plug.core.data_sent(len(octets), time.monotonic())
+            connector._on_activity()
+            finish = plug.core.finish()
+        other = self._plug(peer)
+        moved = bool(out)
+        if finish is Finish.RESET:
+            plug.closed = other.reset = moved = True
+        else:
+            other.inbox += out
+            if finish is not Finish.KEEP and not plug.fin_sent:
+                plug.fin_sent = other.fin = moved = True
+            plug.closed = finish is Finish.CLOSE
+        return moved
+
+    def _deliver(self, end: End) -> bool:
+        connector = end.line.connector
+        with connector._lock:
+            plug = self._plug(end)
+            if plug.closed:
+                return False
+            if plug.reset:
+                self._lose(end)
+                return True
+            if not plug.core.wants_read():
+                return False
+            if plug.inbox:
+                octets, plug.inbox = plug.inbox, bytearray()
+                plug.core.receive_data(memoryview(octets), time.monotonic())
+            elif plug.fin and not plug.fin_taken:
+                plug.fin_taken = True
+                plug.core.receive_eof(time.monotonic())
+            else:
+                return False
+            connector._on_activity()
+        return True
+
+    def _lose(self, end: End) -> None:
+        connector = end.line.connector
+        with connector._lock:
+            plug = self._plug(end)
+            if not plug.closed:
+                plug.closed = True
+                error = ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+                plug.core.connection_lost(error, time.monotonic())
+                connector._on_activity()
+
+
+class SocketWire(_Adapters):
+    """Real TCP on this machine. Quiet is when all octets, and the ends of the stream, have come."""
+
+    exact = False
+
+    def connect(self, a: End, b: End, shape: Shape) -> None:
+        listener = b.adapter.listen()
+        one, two = shape.read_limits
+        connector = a.line.connector = a.adapter.create_connector()
+        asking = connector.connect(
+            a.line.qp, listener.local_address, inbound_read_limit=one, outbound_read_limit=one
+        )
+        b.line.connector = listener.next_request().result(PATIENCE_S)
+        accepting = b.line.connector.accept(
+            b.line.qp, inbound_read_limit=two, outbound_read_limit=two, on_disconnect=b.told
+        )
+        asking.result(PATIENCE_S)
+        connector.complete_connect(on_disconnect=a.told).result(PATIENCE_S)
+        accepting.result(PATIENCE_S)
+        listener.close()
+
+    def settle(self, a: End, b: End) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not (self._quiet(a, b) and self._quiet(b, a)):
+            assert time.monotonic() < deadline, "never quiet"
+            for end in (a, b):
+                stream = end.line.connector._stream
+                assert stream is not None
+                with end.adapter._lock:
+                    end.adapter._runtime.engine.poll([stream])
+            os.sched_yield()
+        a.drain()
+        b.drain()
+
+    def cut(self, a: End, b: End) -> None:
+        with a.adapter._lock:
+            stream = a.line.connector._stream
+            assert stream is not None
+            stream.fail(ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)))
+
+    @staticmethod
+    def _quiet(sender: End, receiver: End) -> bool:
+        one, two = sender.line.connector, receiver.line.connector
+        assert one._stream is not None
+        assert two._stream is not None
+        assert one._core is not None
+        assert two._core is not None
+        with sender.adapter._lock:
+            if one._core._out and not one._stream.closed:
+                return False
+            sent, ended = one._core.traffic[3], one._stream.closed or one._stream._fin_sent
+        with receiver.adapter._lock:
+            over = two._stream.closed or two._stream._eof
+            return over or (two._core.traffic[2] == sent and not ended)
+
+
+def make_pair(a: End, b: End, shape: Shape, numbers: tuple[int, int], carrier: Carrier) -> ModelPair:
+    """Connect two ends and their models."""
+    models = [end.prepare(number, shape) for end, number in zip((a, b), numbers, strict=True)]
+    carrier.connect(a, b, shape)
+    for model in models:
+        model.read_limit = min(shape.read_limits)
+    return ModelPair(models[0], models[1])

@@ -1,0 +1,624 @@
+"""The state machine: random verbs, faults and closes on two connected ends and on their model, compared after each step.
+
+Run as a program it goes on for a given time: python -m tests.model.machine --minutes 20 [--seed N]
+"""
+
+import argparse
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from softndk import CqNotify, NdkError, OpFlag, Status
+from softndk.conformance.model import ModelEnd, ModelPair
+from softndk.conformance.model_memory import READ, WRITE
+from softndk.conformance.model_queues import ModelReceive, Posted, Sge
+from tests.model.drivers import (
+    FAST_BASE,
+    LAMS,
+    PATIENCE_S,
+    QUEUE_DEPTH,
+    RIGHTS,
+    SIZE,
+    SRQ_DEPTH,
+    Carrier,
+    End,
+    MemoryWire,
+    Shape,
+    SocketWire,
+    make_pair,
+)
+
+PLACES = [0, 0, 8, 100, 500, 900, 1020]
+LENGTHS = [0, 1, 7, 32, 64, 64, 200, 600]
+Kind = Literal["send", "write", "read", "bind", "fast_register", "invalidate"]
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Memory that a request names: by whom, from where, how much."""
+
+    name: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A request as drawn. `careful`: keep to what should work now."""
+
+    kind: Kind
+    spots: tuple[Spot, ...]
+    inline: bool
+    remote: Spot
+    flags: tuple[OpFlag, ...]
+    takes: str
+    pages: tuple[int, ...]
+    careful: bool
+
+
+LOCAL_NAMES = ["rw"] * 6 + ["lo", "ro", "fr0", "fr0", "fr1", "priv", "alien", "bogus", "remote"]
+REMOTE_NAMES = ["rw"] * 5 + ["ro", "lo", "fr0", "fr0", "fr1", "w0", "w0", "w1", "alien", "bogus", "local"]
+TAKEN_NAMES = [""] * 3 + ["fr0", "fr0", "fr1", "w0", "w0", "w1", "rw", "bogus", "local"]
+ANY_FLAG = [OpFlag.SILENT_SUCCESS, OpFlag.READ_FENCE]
+KINDS: list[Kind] = ["send", "send", "send", "write", "read", "read", "bind", "fast_register", "invalidate"]
+EXTRA = {
+    "send": [OpFlag.SEND_AND_SOLICIT_EVENT],
+    "write": [],
+    "read": [OpFlag.RDMA_READ_LOCAL_INVALIDATE],
+    "bind": [OpFlag.ALLOW_REMOTE_READ, OpFlag.ALLOW_REMOTE_WRITE, OpFlag.ALLOW_REMOTE_WRITE],
+    "fast_register": [OpFlag.ALLOW_REMOTE_READ, OpFlag.ALLOW_LOCAL_WRITE, OpFlag.ALLOW_REMOTE_WRITE],
+    "invalidate": [],
+}
+
+
+def spots(names: list[str]) -> st.SearchStrategy[Spot]:
+    return st.builds(Spot, st.sampled_from(names), st.sampled_from(PLACES), st.sampled_from(LENGTHS))
+
+
+def wishes_of(kind: Kind) -> st.SearchStrategy[Wish]:
+    flags = st.lists(st.sampled_from([*ANY_FLAG, *EXTRA[kind], *EXTRA[kind], *EXTRA[kind]]), max_size=3, unique=True)
+    return st.builds(
+        Wish,
+        kind=st.just(kind),
+        spots=st.lists(spots(LOCAL_NAMES), min_size=0, max_size=4).map(tuple),
+        inline=st.booleans() if kind in ("send", "write") else st.just(False),
+        remote=spots(REMOTE_NAMES),
+        flags=flags.map(tuple),
+        takes=st.sampled_from(TAKEN_NAMES) if kind == "send" else st.just(""),
+        pages=st.lists(st.integers(0, 1), min_size=1, max_size=3).map(tuple),
+        careful=st.sampled_from([True] * 7 + [False]),
+    )
+
+
+wishes = st.sampled_from(KINDS).flatmap(wishes_of)
+sides = st.sampled_from(["a", "b"])
+rarely = st.sampled_from([False] * 11 + [True])
+
+
+def shapes(*, exact: bool) -> st.SearchStrategy[Shape]:
+    return st.builds(
+        Shape,
+        one_cq=st.booleans(),
+        cq_depth=st.sampled_from([64, 64, 64, 5]) if exact else st.just(64),
+        read_limits=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+        srq=st.sampled_from([frozenset(), frozenset({"a"}), frozenset({"b"}), frozenset({"a", "b"})]),
+        mss=st.sampled_from([9000, 9000, 536]) if exact else st.just(65000),
+    )
+
+
+class ModelMachine(RuleBasedStateMachine):
+    """`carrier` and `shapes` of a subclass say how the ends are joined."""
+
+    carrier: ClassVar[Carrier]
+    steps_run: ClassVar[Counter[str]] = Counter()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.numbers = 0
+        self.ends: dict[str, End] = {}
+        self.pair: ModelPair | None = None
+
+    # ---- helpers
+
+    def number(self) -> int:
+        self.numbers += 1
+        return self.numbers
+
+    def model(self, side: str) -> ModelEnd:
+        assert self.pair is not None
+        return self.pair.ends[side == "b"]
+
+    def peer(self, side: str) -> str:
+        return "b" if side == "a" else "a"
+
+    def say(self, text: str) -> None:
+        self.words.append(f"{len(self.words) + 1:4}. {text}")
+
+    def step(self, name: str, act: Callable[[], None] | None = None) -> None:
+        """Do one thing, let both ends come to rest, compare."""
+        self.steps_run[name] += 1
+        try:
+            if act is not None:
+                act()
+            assert self.pair is not None
+            self.pair.settle()
+            self.carrier.settle(self.ends["a"], self.ends["b"])
+            for side in ("a", "b"):
+                self.compare(side)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\nsteps:\n" + "\n".join(self.words)) from error
+
+    def compare(self, side: str) -> None:
+        end, model = self.ends[side], self.model(side)
+        line = end.line
+        for cq, expected in {line.receive_cq: model.receive_cq, line.initiator_cq: model.initiator_cq}.items():
+            expected.compare(end.results(cq), end.tokens)
+            wanted = Status.BUFFER_OVERFLOW if expected.failed else Status.SUCCESS
+            assert cq.status is wanted, f"{side}: CQ status {cq.status.name}, {wanted.name} expected"
+            assert line.fired[cq] == expected.fired, f"{side}: told {line.fired[cq]}, {expected.fired} expected"
+        assert end.srq_fired == end.model_srq.fired, f"{side}: SRQ told {end.srq_fired}, {end.model_srq.fired} expected"
+        assert line.events == model.events, f"{side}: events {line.events}, {model.events} expected"
+        self.compare_end(side, end, model)
+        for name, buffer in model.memory.buffers.items():
+            if name in model.unsure:
+                buffer[:] = end.buffers[name]
+            elif buffer != end.buffers[name]:
+                where = next(i for i in range(len(buffer)) if buffer[i] != end.buffers[name][i])
+                raise AssertionError(f"{side}: memory {name} differs from octet {where} on")
+        model.unsure.clear()
+        for name, mr in end.mrs.items():
+            assert mr._region.valid == model.memory.mrs[name].valid, f"{side}: {name} valid: {mr._region.valid}"
+        for name, mw in end.mws.items():
+            assert mw._window.valid == model.memory.mws[name].valid, f"{side}: {name} valid: {mw._window.valid}"
+
+    @staticmethod
+    def compare_end(side: str, end: End, model: ModelEnd) -> None:
+        core = end.line.connector._core
+        assert core is not None
+        allowed = {
+            "up": {"connected"},
+            "peer closed": {"peer closed"},
+            "closing": {"disconnecting"},
+            "closed": {"closed"},
+            "failed": {"terminating", "failed"},
+        }
+        if model.state != "gone":
+            assert core.state.value in allowed[model.state], f"{side}: {core.state.value}, {model.state} expected"
+        pending = end.line.disconnect
+        if pending is None:
+            return
+        if model.disconnect == "pending":
+            assert not pending.done(), f"{side}: the disconnect is done"
+            return
+        assert pending.done(), f"{side}: the disconnect is not done, {model.disconnect} expected"
+        error = pending.exception(0)
+        said = error.status.name if isinstance(error, NdkError) else "SUCCESS"
+        assert said == model.disconnect, f"{side}: disconnect ended with {said}, {model.disconnect} expected"
+
+    def open(self, shape: Shape) -> None:
+        self.say(f"connect: {shape}")
+        self.pair = make_pair(self.ends["a"], self.ends["b"], shape, (self.number(), self.number()), self.carrier)
+
+    # ---- from wishes to requests
+
+    def local_sges(self, side: str, wish_spots: tuple[Spot, ...], *, careful: bool, write: bool) -> tuple[Sge, ...]:
+        memory = self.model(side).memory
+        found = []
+        for spot in wish_spots[: 3 if careful else 4]:
+            name, place, length = spot.name, spot.offset, spot.length
+            if careful and (
+                name in ("alien", "bogus", "remote")
+                or (write and name == "ro")
+                or (name in FAST_BASE and not memory.mrs[name].valid)
+            ):
+                name = "rw"
+            if name == "priv":
+                base, token = LAMS["lam0"][0] + 64, "L:priv"
+            elif name in FAST_BASE:
+                base, token = FAST_BASE[name] + 100, f"L:{name}:0"
+            elif name in RIGHTS:
+                base, token = RIGHTS[name][0], f"L:{name}:{memory.mrs[name].life}"
+            else:
+                base, token = RIGHTS["rw"][0], "X" if name == "bogus" else f"R:rw:{memory.mrs['rw'].life}"
+            if careful and name in RIGHTS:
+                length = min(length, SIZE - place)
+            found.append(Sge(token, base + place, length))
+        return tuple(found)
+
+    def remote_name(self, side: str, name: str, *, careful: bool, right: str | None) -> str:
+        """A name at the peer; with care one that may be used for `right`, or taken away where that is None."""
+        peer = self.model(self.peer(side))
+        memory = peer.memory
+        if not careful:
+            return name
+        if name in memory.mws:
+            mw = memory.mws[name]
+            good = mw.valid and mw.qp == peer.qp and (right is None or right in mw.rights)
+        elif name in memory.mrs:
+            mr = memory.mrs[name]
+            good = mr.valid and mr.own_pd
+            if right is None:
+                good = good and mr.fast and bool(mr.rights & {READ, WRITE}) and not memory.windows_on(mr)
+            else:
+                good = good and right in mr.rights
+        else:
+            good = False
+        return name if good else ("" if right is None else "rw")
+
+    def remote_place(self, side: str, spot: Spot, name: str, *, careful: bool, size: int) -> tuple[str, int]:
+        """Token and address at the peer."""
+        memory = self.model(self.peer(side)).memory
+        place = spot.offset if not careful else min(spot.offset, max(0, SIZE - size))
+        if name in memory.mws:
+            mw = memory.mws[name]
+            base = mw.base if mw.valid else RIGHTS["rw"][0]
+            return f"R:{name}:{mw.life}", base + (0 if careful and place + size > mw.length else place)
+        if name in FAST_BASE:
+            return f"R:{name}:0", FAST_BASE[name] + 100 + place
+        if name in memory.mrs:
+            return f"R:{name}:{memory.mrs[name].life}", memory.mrs[name].base + place
+        return "X" if name == "bogus" else f"L:rw:{memory.mrs['rw'].life}", RIGHTS["rw"][0] + place
+
+    def make(self, side: str, wish: Wish, *, defer: bool) -> Posted:
+        model = self.model(side)
+        flags = 0
+        for flag in wish.flags:
+            flags |= int(flag)
+        if not wish.careful and len(wish.spots) == 4:
+            flags |= int(OpFlag.ALLOW_LOCAL_WRITE if wish.kind != "fast_register" else OpFlag.INLINE)
+        if defer:
+            flags |= int(OpFlag.DEFER)
+        post = Posted(wish.kind, self.number(), flags)
+        careful = wish.careful
+        if wish.kind in ("send", "write", "read"):
+            post.sges = self.local_sges(side, wish.spots, careful=careful, write=wish.kind == "read")
+            if wish.inline:
+                size = sum(spot.length for spot in wish.spots)
+                size = min(size, 64) if careful else size
+                post.inline = bytes((post.context + index) % 256 for index in range(size))
+                post.sges = ()
+                post.flags |= int(OpFlag.INLINE) if size % 2 else 0
+            if post.kind == "read" and careful and flags & OpFlag.RDMA_READ_LOCAL_INVALIDATE:
+                fast = [sge for sge in post.sges if sge.token[2:4] == "fr"]
+                post.sges = (*fast, *(sge for sge in post.sges if sge not in fast))
+            if post.kind == "send":
+                name = self.remote_name(side, wish.takes, careful=careful, right=None)
+                post.token = self.remote_place(side, wish.remote, name, careful=False, size=0)[0] if name else ""
+            else:
+                right = WRITE if wish.kind == "write" else READ
+                name = self.remote_name(side, wish.remote.name, careful=careful, right=right)
+                post.token, post.address = self.remote_place(side, wish.remote, name, careful=careful, size=post.size)
+        elif wish.kind == "bind":
+            spot = wish.remote
+            post.target = spot.name if spot.name in model.memory.mrs else "rw"
+            post.mw = "w1" if wish.inline or spot.name == "w1" else "w0"
+            base = FAST_BASE[post.target] + 100 if post.target in FAST_BASE else RIGHTS[post.target][0]
+            post.address, post.length = base + spot.offset, spot.length
+            if careful:
+                post.length = max(1, min(spot.length, SIZE - spot.offset))
+                if not flags & 0x38:
+                    post.flags |= int(OpFlag.ALLOW_REMOTE_READ)
+        elif wish.kind == "fast_register":
+            post.target = "fr1" if wish.remote.name in ("fr1", "lo", "w1") else "fr0"
+            lam = "lam1" if len(wish.spots) == 2 else "lam0"
+            start, fbo, size = LAMS[lam][0], LAMS[lam][1] % 4096, LAMS[lam][2]
+            pages = wish.pages[: 1 if post.target == "fr1" else 2] if careful else wish.pages
+            if lam == "lam1" and careful:
+                pages = (0,) if len(pages) == 1 else (0, 1)
+            post.pages = tuple(start + page * 4096 for page in pages)
+            post.fbo = fbo if lam == "lam1" else (wish.remote.offset if wish.remote.offset < 900 else 100)
+            post.length = min(1200, size) if careful or len(wish.spots) < 3 else 4096 * len(pages) + 10
+            post.address = FAST_BASE[post.target] + post.fbo + (1 if not careful and len(wish.spots) == 1 else 0)
+            if careful and post.target == "fr1":
+                post.flags &= ~0x28
+        else:
+            names = ["fr0", "fr1", "w0", "w1", "rw"]
+            valid = [m.name for m in (*model.memory.mrs.values(), *model.memory.mws.values()) if m.valid and m.name in names]
+            choice = [name for name in valid if name != "rw"] if careful else names
+            post.target = (choice or ["fr0"])[len(wish.spots) % len(choice or [0])]
+        return post
+
+    def prepare_for(self, side: str, post: Posted) -> None:
+        """Care: the peer has a receive for a send."""
+        other = self.peer(side)
+        model = self.model(other)
+        if model.state not in ("up", "peer closed", "closing"):
+            return
+        if not (model.receives or (model.srq and model.srq.receives)):
+            life = model.memory.mrs["rw"].life
+            self.post_receive(other, (Sge(f"L:rw:{life}", RIGHTS["rw"][0], SIZE),))
+
+    def post_one(self, side: str, post: Posted, *, careful: bool) -> None:
+        if careful and post.kind == "send":
+            self.prepare_for(side, post)
+        model = self.model(side)
+        allowed = model.refusals(post)
+        self.say(f"{side} posts {post}")
+        status = self.ends[side].post(post, self.ends[self.peer(side)])
+        if status is None:
+            assert not allowed, f"{side}: {post} was taken, {set(allowed)} expected"
+            model.post(post)
+        else:
+            assert status in allowed, f"{side}: {post} was refused with {status.name}, allowed: {set(allowed)}"
+            model.release()  # R-DEFER-3
+
+    def post_receive(self, side: str, sges: tuple[Sge, ...]) -> None:
+        model = self.model(side)
+        receive = ModelReceive(self.number(), sges)
+        self.say(f"{side} posts receive {receive.context} {sges}{' to the SRQ' if model.srq else ''}")
+        if model.srq is not None:
+            status = self.ends[side].receive(receive, shared=True)
+            if len(model.srq.receives) >= SRQ_DEPTH:
+                assert status is Status.NO_MORE_ENTRIES, status
+            elif len(sges) > 3:
+                assert status is Status.DATA_OVERRUN, status
+            else:
+                assert status is None, status
+                model.srq.receives.append(receive)
+                assert self.pair is not None
+                self.pair.kick(model)
+            return
+        allowed = model.receive_refusals(receive, QUEUE_DEPTH)
+        status = self.ends[side].receive(receive, shared=False)
+        if status is None:
+            assert not allowed, f"{side}: receive was taken, {set(allowed)} expected"
+            model.post_receive(receive)
+        else:
+            assert status in allowed, f"{side}: receive was refused with {status.name}, allowed: {set(allowed)}"
+
+    # ---- rules
+
+    @rule(side=sides, wish=wishes)
+    def post(self, side: str, wish: Wish) -> None:
+        defer = wish.inline and len(wish.pages) == 3 and wish.careful
+        if not self.admits(side, wish):
+            return
+        self.step(wish.kind, lambda: self.post_one(side, self.make(side, wish, defer=defer), careful=wish.careful))
+
+    @rule(side=sides, several=st.lists(wishes, min_size=2, max_size=4))
+    def burst(self, side: str, several: list[Wish]) -> None:
+        """Requests that are carried out in one go (R-DEFER)."""
+        if not self.carrier.exact:
+            reads = [index for index, wish in enumerate(several) if wish.kind == "read"]
+            several = several[: reads[0] + 1] if reads else several
+        several = [wish for wish in several if self.admits(side, wish)]
+
+        def act() -> None:
+            for wish in several:
+                last = wish is several[-1]
+                self.post_one(side, self.make(side, wish, defer=not last), careful=wish.careful)
+
+        self.step("burst", act)
+
+    def admits(self, side: str, wish: Wish) -> bool:
+        """Over sockets no message is held back: when its sender gives up, time limits would begin to count."""
+        return self.carrier.exact or wish.kind != "send" or wish.careful
+
+    @rule(side=sides, where=st.lists(spots(LOCAL_NAMES), max_size=4), careful=st.sampled_from([True] * 7 + [False]))
+    def receive(self, side: str, where: list[Spot], careful: bool) -> None:
+        sges = self.local_sges(side, tuple(where), careful=careful, write=True)
+        if careful and sum(sge.length for sge in sges) < 600:
+            sges = self.local_sges(side, (Spot("rw", 0, SIZE),), careful=True, write=True)
+        self.step("receive", lambda: self.post_receive(side, sges))
+
+    @rule(side=sides, first=st.booleans(), kind=st.sampled_from(list(CqNotify)))
+    def arm(self, side: str, first: bool, kind: CqNotify) -> None:
+        line, model = self.ends[side].line, self.model(side)
+        self.say(f"{side} arms its {'receive' if first else 'initiator'} CQ for {kind.name}")
+
+        def act() -> None:
+            (line.receive_cq if first else line.initiator_cq).arm(kind)
+            (model.receive_cq if first else model.initiator_cq).arm(kind)
+
+        self.step("arm", act)
+
+    @rule(side=sides, first=st.booleans(), count=st.sampled_from([0, 1, 2, 64]))
+    def get_results(self, side: str, first: bool, count: int) -> None:
+        line, model = self.ends[side].line, self.model(side)
+        cq, expected = (
+            (line.receive_cq, model.receive_cq) if first else (line.initiator_cq, model.initiator_cq)
+        )
+        self.say(f"{side} takes {count} results of its {'receive' if first else 'initiator'} CQ")
+        found = [result.request_context for result in cq.get_results(count)]
+        due = [entry.context for entry in expected.entries[:count]]
+        expected.taken(count)
+        assert found == due, f"{side}: took {found}, {due} expected\n" + "\n".join(self.words)
+        self.step("get_results")
+
+    @rule(side=sides, name=st.sampled_from(["rw", "ro", "lo"]))
+    def register_again(self, side: str, name: str) -> None:
+        end, memory = self.ends[side], self.model(side).memory
+        self.say(f"{side} registers {name} again")
+        busy = memory.windows_on(memory.mrs[name]) > 0
+
+        def act() -> None:
+            status = end.register_again(name)
+            wanted = Status.DEVICE_BUSY if busy else None  # R-INVAL-4
+            assert status is wanted, f"{side}: {name} again: {status}, {wanted} expected"
+
+        self.step("register_again", act)
+
+    @rule(side=sides, threshold=st.integers(1, 3))
+    def modify_srq(self, side: str, threshold: int) -> None:
+        end = self.ends[side]
+        self.say(f"{side} modifies its SRQ: threshold {threshold}")
+        end.srq.modify(notify_threshold=threshold).result(PATIENCE_S)
+        end.model_srq.modify(threshold)
+        self.step("modify_srq")
+
+    @rule(side=sides, really=rarely)
+    def flush(self, side: str, really: bool) -> None:
+        if not really:
+            return
+        self.say(f"{side} flushes")
+        self.ends[side].line.qp.flush()
+        assert self.pair is not None
+        self.pair.flush(self.model(side))
+        self.step("flush")
+
+    @rule(side=sides, really=rarely)
+    def disconnect(self, side: str, really: bool) -> None:
+        assert self.pair is not None
+        peer = self.model(self.peer(side))
+        if not really and peer.state != "peer closed" and self.model(side).state != "peer closed":
+            return
+        self.say(f"{side} disconnects")
+        pending = self.ends[side].line.connector.disconnect()
+        if self.pair.disconnect(self.model(side)):
+            self.ends[side].line.disconnect = pending
+        else:
+            error = pending.exception(0)
+            assert isinstance(error, NdkError)
+            assert error.status is Status.CONNECTION_INVALID
+        self.step("disconnect")
+
+    @rule(side=sides, really=rarely)
+    def close(self, side: str, really: bool) -> None:
+        if not really or self.model(side).state == "gone":
+            return
+        assert self.pair is not None
+        self.say(f"{side} closes its connector")
+        self.ends[side].line.connector.close()
+        self.pair.close(self.model(side))
+        self.step("close")
+
+    @rule(really=rarely)
+    def cut(self, really: bool) -> None:
+        if not really or any(model.state == "gone" for model in self.models()):
+            return
+        assert self.pair is not None
+        self.say("the connection is reset")
+        self.carrier.cut(self.ends["a"], self.ends["b"])
+        self.pair.cut()
+        self.step("cut")
+
+    def models(self) -> tuple[ModelEnd, ModelEnd]:
+        assert self.pair is not None
+        return self.pair.ends
+
+    def over(self) -> bool:
+        return self.pair is not None and any(m.state in ("failed", "closed", "gone") for m in self.pair.ends)
+
+    def renew(self, shape: Shape) -> None:
+        for end in self.ends.values():
+            end.leave()
+        self.open(shape)
+        self.step("connect")
+
+    def teardown(self) -> None:
+        for end in self.ends.values():
+            end.close()
+
+
+class MemoryMachine(ModelMachine):
+    """Octets are carried in memory, every order of events is known."""
+
+    carrier = MemoryWire()
+
+    @initialize(shape=shapes(exact=True))
+    def begin(self, shape: Shape) -> None:
+        self.ends = {name: End(name, self.carrier.adapter(name)) for name in ("a", "b")}
+        self.open(shape)
+        self.step("connect")
+
+    @precondition(ModelMachine.over)
+    @rule(shape=shapes(exact=True))
+    def connect_again(self, shape: Shape) -> None:
+        self.renew(shape)
+
+    @rule(shape=shapes(exact=True), really=rarely)
+    def connect_anew(self, shape: Shape, really: bool) -> None:
+        if really:
+            self.renew(shape)
+
+
+class SocketMachine(ModelMachine):
+    """Real TCP."""
+
+    carrier = SocketWire()
+
+    @initialize(shape=shapes(exact=False))
+    def begin(self, shape: Shape) -> None:
+        self.ends = {name: End(name, self.carrier.adapter(name)) for name in ("a", "b")}
+        self.open(shape)
+        self.step("connect")
+
+    @precondition(ModelMachine.over)
+    @rule(shape=shapes(exact=False))
+    def connect_again(self, shape: Shape) -> None:
+        self.renew(shape)
+
+
+# ---- long runs
+
+
+def run_for(seconds: float, first_seed: int, only: str) -> int:
+    """Run round after round, each with a seed of its own, until the time is over. Returns the number of failures."""
+    started = time.monotonic()
+    choice = random.Random(first_seed)
+    examples: Counter[str] = Counter()
+    machines: list[type[Any]] = [MemoryMachine, MemoryMachine, MemoryMachine, SocketMachine]
+    machines = [machine for machine in machines if only in machine.__name__]
+    last = started
+    while time.monotonic() - started < seconds:
+        number = choice.getrandbits(32)
+        machine = machines[sum(examples.values()) // 100 % len(machines)]
+        try:
+            run_round(machine, number, examples=100, steps=60)
+        except Exception:
+            print(f"\nfailed: {machine.__name__} --round {number} (replay: --only {machine.__name__} --round {number})")
+            raise
+        examples[machine.__name__] += 100
+        if time.monotonic() - last > 30:
+            last = time.monotonic()
+            print(f"{last - started:6.0f} s  {report(examples)}", flush=True)
+    print(f"{time.monotonic() - started:6.0f} s  {report(examples)}")
+    print("steps: " + ", ".join(f"{name} {count}" for name, count in sorted(ModelMachine.steps_run.items())))
+    return 0
+
+
+def report(examples: Counter[str]) -> str:
+    told = ", ".join(f"{count} {name}" for name, count in examples.items())
+    return f"examples: {told}; steps: {sum(ModelMachine.steps_run.values())}"
+
+
+def run_round(machine: type[Any], number: int, *, examples: int, steps: int) -> None:
+    settings_ = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        database=None,
+        print_blob=True,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(seed(number)(machine), settings=settings_)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=None, help="of the whole run")
+    parser.add_argument("--round", type=int, default=None, help="replay one round of 100 examples")
+    parser.add_argument("--only", default="", help="MemoryMachine or SocketMachine")
+    options = parser.parse_args()
+    if options.round is not None:
+        machine = SocketMachine if "Socket" in options.only else MemoryMachine
+        run_round(machine, options.round, examples=100, steps=60)
+        return 0
+    first_seed = random.SystemRandom().getrandbits(32) if options.seed is None else options.seed
+    print(f"seed {first_seed} (repeat with --seed {first_seed})", flush=True)
+    return run_for(options.minutes * 60, first_seed, options.only)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

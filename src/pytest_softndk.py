@@ -1,8 +1,8 @@
 """The command-line options of softndk's conformance suite, for pytest.
 
 pytest loads this module by itself wherever softndk is installed, so that `pytest --pyargs softndk.conformance
---ndk-provider=...` knows its options before it has found the suite. So it imports nothing of softndk: whoever runs pytest
-for other tests pays nothing. The suite itself brings everything else (softndk.conformance.plugin).
+--ndk-provider=...` knows its options before it has found the suite. So it imports nothing of softndk: whoever runs
+pytest for other tests pays nothing. The suite itself brings everything else (softndk.conformance.plugin).
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""What the attacks share: two adapters with one connection after another, raw peers, programs in processes of their own."""
+"""What the attacks share: two adapters with connections, raw peers, programs in processes of their own."""
 
 import os
 import socket

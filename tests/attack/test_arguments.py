@@ -90,8 +90,10 @@ CALLS: dict[str, tuple[Callable[[World], Call], str, list[Any]]] = {
 
 def attack(name: str, method: Callable[[World], Call], parameter: str, bad: list[Any], **good: Any) -> None:
     CALLS[f"{name} {parameter}"] = (
-        lambda world: lambda value: method(world)(
-            **{**{key: item(world) if callable(item) else item for key, item in good.items()}, parameter: value}
+        lambda world: (
+            lambda value: method(world)(
+                **{**{key: item(world) if callable(item) else item for key, item in good.items()}, parameter: value}
+            )
         ),
         parameter,
         bad,
@@ -192,7 +194,9 @@ _register = {"mr": lambda w: w.frmr, "flags": 8}
 _lam = {"pages": lambda w: w.lam}
 attack("qp.fast_register", lambda w: w.qp.fast_register, "fbo", [*NO_INTEGERS, -1, 4096], **_register, **_lam)
 attack("qp.fast_register", lambda w: w.qp.fast_register, "length", [*NO_INTEGERS, 0, -1, 1 << 40], **_register, **_lam)
-attack("qp.fast_register", lambda w: w.qp.fast_register, "base_address", [*NO_INTEGERS, -1, 1 << 64], **_register, **_lam)
+attack(
+    "qp.fast_register", lambda w: w.qp.fast_register, "base_address", [*NO_INTEGERS, -1, 1 << 64], **_register, **_lam
+)
 attack(
     "qp.fast_register",
     lambda w: w.qp.fast_register,

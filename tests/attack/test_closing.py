@@ -1,4 +1,4 @@
-"""Attacks on close: from callbacks, from many threads, in event loops, under warnings as errors, while all is under way."""
+"""Attacks on close: from callbacks, from many threads, in event loops, under warnings as errors, in the midst of all."""
 
 import asyncio
 import gc

@@ -42,6 +42,7 @@ from softndk.iwarp.negotiation import Initiator, Rtr
 from softndk.memory.sge import Sge
 
 PATIENCE_S = 10.0 * float(os.environ.get("SOFTNDK_TIMEOUT_SCALE", "1"))
+CLOSE_S = 0.2 * PATIENCE_S
 CONFIG = IwarpConfig(terminate_drain_s=600.0, disconnect_timeout_s=600.0, stall_timeout_s=600.0)
 SIZE = 1024
 RIGHTS = {  # normal regions: name -> (address, flags, rights)
@@ -215,7 +216,7 @@ class End:
         for item in (self.srq, *self.mws.values(), *self.mrs.values()):
             item.close()
         for pd in self.pds:
-            pd.close().result(PATIENCE_S)
+            pd.close().result(CLOSE_S)
         for lam in self.lams.values():
             lam.release()
 

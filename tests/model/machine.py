@@ -333,7 +333,8 @@ class ModelMachine(RuleBasedStateMachine):
         model = self.model(other)
         if model.state not in ("up", "peer closed", "closing"):
             return
-        if not (model.receives or (model.srq and model.srq.receives)):
+        before = sum(item.kind == "send" for item in self.model(side).waiting)
+        if len(model.receives) + len(model.srq.receives if model.srq else ()) <= before:
             life = model.memory.mrs["rw"].life
             self.post_receive(other, (Sge(f"L:rw:{life}", RIGHTS["rw"][0], SIZE),))
 
@@ -515,8 +516,11 @@ class ModelMachine(RuleBasedStateMachine):
         self.step("connect")
 
     def teardown(self) -> None:
-        for end in self.ends.values():
-            end.close()
+        try:
+            for end in self.ends.values():
+                end.close()
+        except TimeoutError as error:
+            raise AssertionError(f"{error}\nsteps:\n" + "\n".join(self.words)) from error
 
 
 class MemoryMachine(ModelMachine):

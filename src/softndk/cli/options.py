@@ -63,10 +63,11 @@ class Seconds(click.ParamType[float]):
         return seconds
 
 
-def parse_target(text: str, port: int | None) -> tuple[str, int]:
+def parse_target(text: str, port: int | None, *, default: int | None = None) -> tuple[str, int]:
     """Host and port from HOST:PORT, [HOST]:PORT, or HOST and the option `--port`.
 
-    A host with two colons or more is an IPv6 address without a port. Raises: click.UsageError.
+    A host with two colons or more is an IPv6 address without a port. default: the port where neither has one.
+    Raises: click.UsageError.
     """
     bracketed = re.fullmatch(r"\[([^\[\]]+)\](?::([0-9]+))?", text, re.ASCII)
     if bracketed is not None:
@@ -78,6 +79,8 @@ def parse_target(text: str, port: int | None) -> tuple[str, int]:
     if not host or any(mark in host for mark in "[]/ "):
         raise click.UsageError(f"{text!r} is not HOST:PORT")
     if tail is None:
+        if port is None:
+            port = default
         if port is None:
             raise click.UsageError(f"{text!r} has no port; write HOST:PORT, [HOST]:PORT or add --port")
         return host, _target_port(port)

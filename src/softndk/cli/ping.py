@@ -1,4 +1,7 @@
-"""`softndk ping`: options, output and exit status. Client and server are in ping_client.py and ping_server.py."""
+"""`softndk ping`: options, output and exit status.
+
+Client and server are in ping_client.py and ping_server.py, those of `--rping` in rping.py.
+"""
 
 import json
 import time
@@ -19,7 +22,8 @@ from softndk.cli.ping_client import ClientOptions, PingClient
 from softndk.cli.ping_endpoint import Endpoint, Interrupted, PingFailed
 from softndk.cli.ping_protocol import MAX_COUNT, MAX_SIZE
 from softndk.cli.ping_report import plural
-from softndk.cli.ping_server import PingServer, ServerOptions, Session
+from softndk.cli.ping_server import PingServer, Server, ServerOptions, Session
+from softndk.cli.rping import RPING_PORT, RpingClient, RpingLink, RpingServer
 
 __all__ = ["ping"]
 
@@ -35,6 +39,8 @@ Examples:
   softndk ping 127.0.0.1:4711
   softndk ping [::1]:4711 --size 1M --count 100 --json
   softndk ping rnic.example --port 4711 --count 0 --interval 1 -v
+  softndk ping --rping --server --bind 0.0.0.0            then elsewhere: rping -c -a <this machine> -C 10 -v
+  softndk ping --rping rnic.example                       there before: rping -s -a 0.0.0.0 -P
 """
 
 
@@ -57,6 +63,7 @@ Examples:
 @click.option(
     "--max-size", type=Octets(1, MAX_SIZE), default="16M", show_default=True, help="Server: largest size to serve."
 )
+@click.option("--rping", is_flag=True, help="Speak the protocol of rping, so that it can be the other side.")
 @click.option("--trace", type=click.Path(dir_okay=False, path_type=Path), help="Write a pcapng capture to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the result only.")
@@ -74,6 +81,7 @@ def ping(
     timeout: float,
     once: bool,
     max_size: int,
+    rping: bool,
     trace: Path | None,
     as_json: bool,
     quiet: bool,
@@ -96,14 +104,22 @@ def ping(
             host, _ = resolve(bind or "127.0.0.1", 0)[0]
             with _open([host], config, trace) as adapter:
                 options = ServerOptions(max_size=max_size, timeout_s=timeout, once=once)
-                status = _serve(adapter, (host, port or 0), options, stop, out)
+                default = RPING_PORT if rping else 0
+                make = RpingServer if rping else PingServer
+                status = _serve(make(adapter, options, stop, out.session), adapter, (host, port or default), out)
         else:
             assert target is not None
-            destinations = resolve(*parse_target(target, port))
+            destinations = resolve(*parse_target(target, port, default=RPING_PORT if rping else None))
             own = [resolve(bind, 0)[0][0]] if bind else _own_addresses(destinations)
             with _open(own, config, trace) as adapter:
                 wanted = ClientOptions(size=size, count=count, interval_s=interval, timeout_s=timeout)
-                status = _ping(adapter, destinations, wanted, stop, out)
+                if rping:
+                    with RpingLink(adapter, stop, "the server") as link:
+                        status = _ping(RpingClient(link, wanted, stop, out.round), adapter, destinations, wanted, out)
+                else:
+                    with Endpoint(adapter, 2 * size, stop, "the server") as endpoint:
+                        client = PingClient(endpoint, wanted, stop, out.round)
+                        status = _ping(client, adapter, destinations, wanted, out)
     ctx.exit(stop.exit_status or status)
 
 
@@ -139,10 +155,9 @@ def _open(addresses: list[str], config: IwarpConfig, trace: Path | None) -> Adap
         raise click.BadParameter(f"{trace}: {error.strerror}", param_hint="--trace") from None
 
 
-def _serve(adapter: Adapter, address: Address, options: ServerOptions, stop: Interrupt, out: "_Output") -> int:
+def _serve(server: Server, adapter: Adapter, address: Address, out: "_Output") -> int:
     """The server's exit status."""
     listener = adapter.listen(address)
-    server = PingServer(adapter, options, stop, out.session)
     out.listening(listener.local_address)
     server.run(listener)
     found = {
@@ -155,28 +170,30 @@ def _serve(adapter: Adapter, address: Address, options: ServerOptions, stop: Int
     }
     head = f"{plural(server.clients, 'client')}, {server.refused} refused, {server.failed} failed"
     out.result(found, [head, *server.totals.lines("service time")])
-    failed = server.totals.mismatches or (options.once and server.failed)
+    failed = server.totals.mismatches or (server.once and server.failed)
     return 1 if failed else 0
 
 
 def _ping(
-    adapter: Adapter, destinations: list[Address], options: ClientOptions, stop: Interrupt, out: "_Output"
+    client: PingClient | RpingClient,
+    adapter: Adapter,
+    destinations: list[Address],
+    options: ClientOptions,
+    out: "_Output",
 ) -> int:
-    """The client's exit status."""
+    """Connect, do all rounds and report; the client's exit status."""
     error: PingFailed | None = None
     end = "done"
-    with Endpoint(adapter, 2 * options.size, stop, "the server") as endpoint:
-        client = PingClient(endpoint, options, stop, out.round)
-        server = destinations[0]
-        try:
-            server = client.connect(adapter, destinations)
-            out.connected(adapter, server, options)
-            with out.progress(options.count):
-                client.run()
-        except Interrupted:
-            end = "interrupted"
-        except PingFailed as failure:
-            end, error = "failed", failure
+    server = destinations[0]
+    try:
+        server = client.connect(adapter, destinations)
+        out.connected(adapter, server, options)
+        with out.progress(options.count):
+            client.run()
+    except Interrupted:
+        end = "interrupted"
+    except PingFailed as failure:
+        end, error = "failed", failure
     totals = client.totals
     found = {
         "role": "client",

@@ -268,6 +268,7 @@ class Server(ABC):
         self, adapter: Adapter, options: ServerOptions, stop: Interrupt, tell: Callable[[str, Session | None], object]
     ) -> None:
         self.totals = Totals()
+        self.once = options.once
         self.clients = 0
         self.refused = 0
         self.failed = 0

@@ -1,7 +1,7 @@
 """The support matrix: what came of the cases, topic by topic and rule by rule. Knows no pytest.
 
-A case that passed with everything it requires advertised counts as supported; one whose missing feature was refused as the
-rules want, as refused cleanly; any other that did not pass, as failing.
+A case that passed with everything it requires advertised counts as supported; one whose missing feature was refused as
+the rules want, as refused cleanly; any other that did not pass, as failing.
 """
 
 from collections import Counter

@@ -4,7 +4,7 @@ The suite's own conftest loads it; the options are in `pytest_softndk`. It looks
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict
 from enum import Enum
 from importlib import import_module
@@ -99,9 +99,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Note what came of a case."""
-    report: pytest.TestReport = yield  # type: ignore[misc]
+    report = yield
     if _is_case(item) and (report.when == "call" or not report.passed):
         _matrix(item.config).cases.append(
             Case(
@@ -112,7 +112,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
                 skipped=report.skipped,
             )
         )
-    return report  # type: ignore[return-value]
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -1,4 +1,4 @@
-"""What the suite needs to know of a provider: how to open its adapters, and what it chose where the rules leave a choice.
+"""What the suite needs to know of a provider: how to open its adapters, and what it chose where it was free to choose.
 
 `python_iwarp` is the provider of this project. Another one is a class of the same shape as `Provider`; its adapters
 have the methods of softndk.Adapter. Knows nothing of the cases.
@@ -45,7 +45,7 @@ class Choices:
 
     receive_too_small: statuses that a too small receive may end with (A-5). read_beyond, read_denied: of a read beyond
     the remote memory, and of one without a right or a valid token (A-4). notice_flushes: the peer's graceful notice
-    cancels what is posted (A-2). exact_private_data: the peer gets exactly the octets sent, not padded ones (R-PDATA-3).
+    cancels what is posted (A-2). exact_private_data: the peer gets exactly the octets sent, not padded (R-PDATA-3).
     passive_may_send_first: R-IW-1 is lifted. unposted_receive_ends: a message without a receive ends the connection
     soon; False: it is held back (A-10).
     """

@@ -1,4 +1,4 @@
-"""What a provider must do with a feature that it does not advertise: refuse it cleanly, or ignore it where the rules say so.
+"""What a provider must do with a feature that it does not advertise: refuse it cleanly, or ignore it where it should.
 
 One check per feature. It runs in place of every case that requires the feature.
 """

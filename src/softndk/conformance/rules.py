@@ -31,7 +31,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule. `name`: "R-ARM-3", or "A-4" for a decision where the sources leave room, "E-1" for a correction of them.
+    """One rule. `name`: "R-ARM-3"; "A-4" for a decision where the sources leave room, "E-1" for a correction of them.
 
     `why`: the reason why no test proves it; "" for a testable rule.
     """

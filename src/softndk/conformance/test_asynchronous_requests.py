@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from softndk import Connector, ConnectionInvalid, InvalidParameter, NdkError, Pending, Status
+from softndk import ConnectionInvalid, Connector, InvalidParameter, NdkError, Pending, Status
 from softndk.conformance.bench import (
     PATIENCE_S,
     Bench,

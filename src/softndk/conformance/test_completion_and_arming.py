@@ -391,7 +391,12 @@ def test_one_result_too_many_makes_the_queue_and_its_queue_pairs_unusable(bench:
     assert not ended(rig.peer).graceful
     callbacks_have_run(rig.end.adapter)
     assert contexts(rig.cq.get_results()) == ["loose"] * 4
-    for post in (lambda: rig.end.qp.send([]), lambda: rig.loose.receive([]), lambda: rig.end.qp.receive([])):
+    posts: list[Callable[[], object]] = [
+        lambda: rig.end.qp.send([]),
+        lambda: rig.loose.receive([]),
+        lambda: rig.end.qp.receive([]),
+    ]
+    for post in posts:
         with refused(ConnectionInvalid, Status.CONNECTION_INVALID):
             post()
     assert rig.cq.get_results() == []

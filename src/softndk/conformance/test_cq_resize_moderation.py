@@ -119,7 +119,12 @@ def test_a_queue_may_be_resized_under_traffic(bench: Bench) -> None:
     a, b = bench.connect(bench.end(), bench.end(side=Side.PASSIVE))
     for number in range(50):
         b.qp.receive(b.mr[0:8], context=number)
-    sender = threading.Thread(target=lambda: [a.qp.send(b"x") for _ in range(50)])
+
+    def send() -> None:
+        for _ in range(50):
+            a.qp.send(b"x")
+
+    sender = threading.Thread(target=send)
     sender.start()
     for depth in (300, 257, 400, 100):
         b.cq.resize(depth).result(PATIENCE_S)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from softndk import ConnectionInvalid, OpFlag, OperationType, Status
+from softndk import ConnectionInvalid, OperationType, OpFlag, Status
 from softndk.conformance.bench import (
     PATIENCE_S,
     Bench,

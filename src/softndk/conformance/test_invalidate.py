@@ -2,7 +2,7 @@
 
 import pytest
 
-from softndk import InvalidState, MrFlag, Mw, OpFlag, OperationType, RemoteToken, Result, Sge, Status
+from softndk import InvalidState, MrFlag, Mw, OperationType, OpFlag, RemoteToken, Result, Sge, Status
 from softndk.conformance.bench import (
     PATIENCE_S,
     Bench,

@@ -1,5 +1,7 @@
 """Memory regions and logical addresses: what may be registered and mapped, and what becomes of it."""
 
+from collections.abc import Callable
+
 import pytest
 
 from softndk import (
@@ -35,11 +37,12 @@ from softndk.conformance.providers import Feature
 def test_each_kind_of_region_takes_only_its_own_calls(bench: Bench) -> None:
     end = bench.end()
     fast, plain = end.pd.create_mr(fast_register=True), end.pd.create_mr()
-    for call in (
+    calls: list[Callable[[], object]] = [
         lambda: fast.register(bytearray(8), 0),
         fast.deregister,
         lambda: plain.initialize_fast_register(1, True),
-    ):
+    ]
+    for call in calls:
         with refused(InvalidState, Status.INVALID_DEVICE_REQUEST):
             call()
 

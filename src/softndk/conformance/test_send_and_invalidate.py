@@ -2,7 +2,7 @@
 
 import pytest
 
-from softndk import CqNotify, MrFlag, OpFlag, OperationType, Status
+from softndk import CqNotify, MrFlag, OperationType, OpFlag, Status
 from softndk.conformance.bench import (
     Bench,
     Pair,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from softndk import OpFlag, OperationType, RemoteToken, Status
+from softndk import OperationType, OpFlag, RemoteToken, Status
 from softndk.conformance.bench import (
     Bench,
     Pair,

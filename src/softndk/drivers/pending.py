@@ -177,7 +177,12 @@ class Pending(Awaitable[_T_co], Generic[_T_co]):
         if library == "trio":  # whose convention is that every await is a checkpoint
             import trio
 
-            yield from trio.lowlevel.checkpoint_if_cancelled().__await__()
+            try:
+                yield from trio.lowlevel.checkpoint_if_cancelled().__await__()
+            except BaseException:
+                with runtime.lock:
+                    self._await_stopped()
+                raise
         self._check_forked()
         waiter = None
         with runtime.lock:

@@ -170,7 +170,8 @@ class Connection:
         self._learn(now)
         if self.state in (State.CLOSED, State.ERROR):
             return
-        failure = error_from_os(error, f"{self.name}: connection lost")
+        what = "cannot connect" if self.state is State.IDLE else "connection lost"
+        failure = error_from_os(error, f"{self.name}: {what}")
         if self.picks_port and self.state is State.IDLE and error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
             failure = AddressUnavailable(
                 f"{self.name}: no local port is free [TOO_MANY_ADDRESSES, R-PORT-1]",

@@ -64,8 +64,9 @@ def pair(
 ) -> Pair:
     """Open two adapters, connect a QP of each, and return the ends: the first is the active side.
 
-    peer_config: the passive side's, where it is to differ. flags: MrFlag of both regions. trace: path of a
-    capture, made by the active side. adapter_options: for both open_adapter calls. Raises: what opening or connecting raises; nothing stays open then.
+    peer_config: the passive side's, where it is to differ. flags: MrFlag of both regions. trace: path of a capture, made
+    by the active side. adapter_options: for both open_adapter calls.
+    Raises: what opening or connecting raises; nothing stays open then.
     """
     active = open_adapter(address, config=config, trace=trace, **adapter_options)
     try:

@@ -35,8 +35,8 @@ from softndk.flags import (
     MrFlag,
     NdkVersion,
     ObjectType,
-    OpFlag,
     OperationType,
+    OpFlag,
     RdmaTechnology,
     RemoteToken,
 )

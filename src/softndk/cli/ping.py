@@ -106,7 +106,9 @@ def ping(
                 options = ServerOptions(max_size=max_size, timeout_s=timeout, once=once)
                 default = RPING_PORT if rping else 0
                 make = RpingServer if rping else PingServer
-                status = _serve(make(adapter, options, stop, out.session), adapter, (host, port or default), out)
+                status = _serve(
+                    make(adapter, options, stop, out.session), adapter, (host, default if port is None else port), out
+                )
         else:
             assert target is not None
             destinations = resolve(*parse_target(target, port, default=RPING_PORT if rping else None))

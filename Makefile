@@ -15,7 +15,7 @@ PROOFS := $(sort $(wildcard scripts/proofs/*.py))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo test lint types cov proofs clean
+.PHONY: help setup demo test rules mutants lint types cov proofs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,12 @@ demo: $(READY) ## run the demonstration: two adapters in this machine, one Send-
 
 test: $(READY) ## run the tests, except those marked slow
 	$(RUN) pytest -m "not slow" $(ARGS)
+
+rules: $(READY) ## print every rule of NDKPI with the tests that prove it; write docs/reference/rules.md
+	$(RUN) scripts.rules
+
+mutants: $(READY) ## break the code at places that rules forbid, and show that the tests of these rules notice
+	$(RUN) scripts.rules_mutants
 
 lint: $(READY) ## check style and formatting
 	$(RUN) ruff check .

@@ -5,7 +5,14 @@ Run: ``python -m scripts.docs.update`` from the project's root.
 
 import sys
 
-from scripts.docs import api_reference, cli_reference, error_reference, limits_reference, state_diagram
+from scripts.docs import (
+    api_reference,
+    cli_reference,
+    error_reference,
+    limits_reference,
+    rules_reference,
+    state_diagram,
+)
 
 PAGES = (
     state_diagram.PAGE,
@@ -13,6 +20,7 @@ PAGES = (
     error_reference.PAGE,
     cli_reference.PAGE,
     limits_reference.PAGE,
+    rules_reference.PAGE,
 )
 
 if __name__ == "__main__":

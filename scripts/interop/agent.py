@@ -20,16 +20,16 @@ _programs: dict[int, subprocess.Popen[bytes]] = {}
 _POLL_S = 0.02
 
 
-def _output(number: int) -> Path:
-    return Path(f"/tmp/output.{number}")
+def _file(number: int, channel: str) -> Path:
+    return Path(f"/tmp/{channel}.{number}")
 
 
 def start(argv: list[str]) -> int:
-    """Start a program with no input; both outputs go to one file. The number names it from now on."""
+    """Start a program with no input. The number names it from now on."""
     number = len(_programs)
-    with open(_output(number), "wb") as output:
+    with open(_file(number, "output"), "wb") as output, open(_file(number, "errors"), "wb") as errors:
         _programs[number] = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, start_new_session=True
         )
     return number
 
@@ -42,9 +42,9 @@ def wait(number: int, seconds: float) -> int | None:
         return None
 
 
-def output(number: int) -> bytes:
-    """What the program has printed so far."""
-    return _output(number).read_bytes()
+def output(number: int) -> tuple[bytes, bytes]:
+    """What the program has printed so far, and its error channel."""
+    return _file(number, "output").read_bytes(), _file(number, "errors").read_bytes()
 
 
 def stop(number: int, number_of_signal: int) -> None:

@@ -23,10 +23,11 @@ _AGENT: Final = Path(__file__).with_name("agent.py")
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A program that has ended. status: -n after signal n. output: both channels, as text."""
+    """A program that has ended. status: -n after signal n. errors: its error channel."""
 
     status: int
     output: str
+    errors: str
 
 
 class Channel:
@@ -86,11 +87,10 @@ class Program:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    @property
-    def output(self) -> str:
-        """What it has printed so far."""
-        said: bytes = self._channel.call("output", number=self._number)
-        return said.decode(errors="replace")
+    def printed(self) -> tuple[str, str]:
+        """What it has printed so far on its two channels. A program that fills a buffer first may have said more."""
+        output, errors = self._channel.call("output", number=self._number)
+        return output.decode(errors="replace"), errors.decode(errors="replace")
 
     def wait(self, seconds: float) -> Finished:
         """Wait for its end. Raises: LabError: it still runs, and what it has printed."""
@@ -99,10 +99,11 @@ class Program:
         while status is None:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise LabError(f"{' '.join(self.argv)} still runs after {seconds:g} s; it has printed:\n{self.output}")
+                said = "\n".join(self.printed())
+                raise LabError(f"{' '.join(self.argv)} still runs after {seconds:g} s; it has printed:\n{said}")
             part = min(_SLICE_S, left)
             status = self._channel.call("wait", wait_s=part, number=self._number, seconds=part)
-        return Finished(status, self.output)
+        return Finished(status, *self.printed())
 
     def stop(self, number: signal.Signals = signal.SIGKILL) -> Finished:
         """Send a signal, and wait for the end."""

@@ -8,6 +8,7 @@ import itertools
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -118,7 +119,9 @@ class Guest:
         """Run a program that listens on `port`; entered when it does. Raises: LabError: it ends or does not listen."""
         with self.start(*argv) as program:
             if not self._channel.call("listening", wait_s=seconds, port_number=port.guest, seconds=seconds):
-                raise LabError(f"{' '.join(program.argv)} does not listen on port {port.guest}:\n{program.output}")
+                raise LabError(
+                    f"{' '.join(program.argv)} does not listen on port {port.guest}:\n" + "\n".join(program.printed())
+                )
             yield program
 
     def read(self, path: str) -> bytes:
@@ -163,14 +166,17 @@ class Guest:
         """Write what the guest sees of TCP `port` to `target`, a pcap file."""
         self._serials += 1
         inside = f"/tmp/capture.{self._serials}"
-        with self.start("tcpdump", "-Z", "root", "-i", "any", "-U", "-w", inside, f"tcp port {port}") as tcpdump:
+        with self.start(
+            "tcpdump", "-Z", "root", "-i", "any", "--immediate-mode", "-U", "-w", inside, f"tcp port {port}"
+        ) as tcpdump:
             deadline = time.monotonic() + 10
-            while "listening on" not in tcpdump.output:
+            while "listening on" not in tcpdump.printed()[1]:
                 if time.monotonic() > deadline:
-                    raise LabError(f"tcpdump does not start: {tcpdump.output}")
+                    raise LabError(f"tcpdump does not start: {tcpdump.printed()[1]}")
             try:
                 yield
             finally:
+                tcpdump.stop(signal.SIGINT)  # it writes what it still holds
                 target.write_bytes(self.read(inside))
 
     # ---- QEMU

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from softndk import Adapter, Connector, Cq, IwarpConfig, Listener, Mr, Pd, Qp, Result, open_adapter
+from softndk import Adapter, Connector, Cq, IwarpConfig, Listener, Mr, Pd, Qp, RemoteToken, Result, open_adapter
 from softndk.wire.mpa import Enhanced, FrameKind, StartupFrame
 
 _T = TypeVar("_T")
@@ -63,6 +63,11 @@ def connect(active: Host, active_qp: Qp, passive_qp: Qp, listener: Listener) -> 
     outgoing = connecting.result(PATIENCE_S)
     accepting.result(PATIENCE_S)
     return outgoing, incoming
+
+
+def post(qp: Qp, context: object = None) -> None:
+    """A request that needs nothing of the peer: a Write of no octets."""
+    qp.write(b"", 0, RemoteToken(1), context=context)
 
 
 def take(cq: Cq, count: int) -> list[Result]:

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from tests.attack.attack_tools import (
     held_callbacks,
     hosts,
     in_thread,
+    post,
     take,
     until,
 )
@@ -28,10 +29,10 @@ class Oops(Exception):
 
 
 @pytest.fixture
-def reported(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+def reported(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     found: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", found.append)
-    yield found
+    return found
 
 
 def bad(*_: object) -> None:
@@ -71,11 +72,11 @@ class TestRaising:
             qp = active.qp()
             connect(active, qp, passive.qp(), passive.adapter.listen())
             active.cq.arm()
-            qp.write(b"", 0, 1)
+            post(qp)
             self.check(reported, bad, active)
             assert [result.status for result in take(active.cq, 1)] == [Status.SUCCESS]
             active.cq.arm()
-            qp.write(b"", 0, 1)
+            post(qp)
             until(lambda: len(reported) == 2)
 
     def test_on_connect(self, reported: list[Any]) -> None:
@@ -168,7 +169,7 @@ class TestReentering:
             def notify(cq: Cq, _: Status) -> None:
                 outcome.append(in_thread(lambda: cq.get_results()).result(PATIENCE_S))
                 cq.arm()
-                qp.write(b"", 0, 1)
+                post(qp)
                 qp.receive([])
                 active.adapter.create_pd().close()
                 outcome.append(in_thread(lambda: active.adapter.open_objects).result(PATIENCE_S))
@@ -178,7 +179,7 @@ class TestReentering:
             qp = active.qp()
             connect(active, qp, passive.qp(), passive.adapter.listen())
             active.cq.arm()
-            qp.write(b"", 0, 1, context="first")
+            post(qp, "first")
             assert done.wait(PATIENCE_S)
             assert [result.request_context for result in outcome[0]] == ["first"]  # type: ignore[attr-defined]
             until(lambda: len(outcome) >= 4)  # the write in the callback has made the next one
@@ -239,16 +240,22 @@ class TestHanging:
             outgoing, incoming = connect(active, qp, passive.qp(), passive.adapter.listen())
             with held_callbacks(active.adapter):
                 for _ in range(2):
-                    qp.write(b"", 0, 1)
+                    post(qp)
                 assert not incoming.disconnected.result(PATIENCE_S).graceful
                 assert not outgoing.disconnected.result(PATIENCE_S).graceful
 
     def test_closing_without_a_block_pends_and_says_why(self) -> None:
         with open_adapter() as adapter:
-            cq = adapter.create_cq(4, lambda *_: end.wait(PATIENCE_S))
-            end = threading.Event()
+            begun, end = threading.Event(), threading.Event()
+
+            def hang(*_: object) -> None:
+                begun.set()
+                end.wait(PATIENCE_S)
+
+            cq = adapter.create_cq(4, hang)
             cq._ring.fail(Status.INTERNAL_ERROR)
             cq.arm()
+            assert begun.wait(PATIENCE_S)
             closing = cq.close()
             with pytest.raises(TimeoutError, match="callback"):
                 closing.result(0.01)
@@ -258,7 +265,8 @@ class TestHanging:
 
 class TestArmingUnderFire:
     def test_no_completion_is_missed_by_who_drains_and_arms(self) -> None:
-        total, found = 500, []
+        total = 500
+        found: list[object] = []
         enough = threading.Event()
         with hosts(cq_depth=1024) as (active, passive):
 
@@ -276,7 +284,7 @@ class TestArmingUnderFire:
             sent = 0
             while sent < total:
                 try:
-                    qp.write(b"", 0, 1, context=sent)
+                    post(qp, sent)
                     sent += 1
                 except BlockingIOError:
                     pass
@@ -284,7 +292,8 @@ class TestArmingUnderFire:
             assert found == list(range(total))
 
     def test_the_descriptor_never_misses_one_either(self) -> None:
-        total, found = 300, []
+        total = 300
+        found: list[object] = []
         with hosts(cq_depth=1024) as (active, passive):
             qp = active.qp(depth=64)
             connect(active, qp, passive.qp(), passive.adapter.listen())
@@ -310,7 +319,7 @@ class TestArmingUnderFire:
                 sent = 0
                 while sent < total:
                     try:
-                        qp.write(b"", 0, 1, context=sent)
+                        post(qp, sent)
                         sent += 1
                     except BlockingIOError:
                         pass
@@ -322,7 +331,6 @@ class TestArmingUnderFire:
 def test_callbacks_come_in_the_order_of_their_causes() -> None:
     """Connect's outcome, then the disconnect of that connection, then the close: each told by a callback."""
     order: list[str] = []
-    done = threading.Event()
     with hosts() as (active, passive):
         listener = passive.adapter.listen()
         connecting = active.adapter.connect(
@@ -336,8 +344,8 @@ def test_callbacks_come_in_the_order_of_their_causes() -> None:
             incoming.close()
             connector.disconnected.result(PATIENCE_S)
         callbacks_have_run(active.adapter)
-        connector.close(on_done=lambda _: (order.append("close"), done.set()))
-        assert done.wait(PATIENCE_S)
+        connector.close(on_done=lambda _: order.append("close"))
+        callbacks_have_run(active.adapter)
     assert order == ["connect", "disconnect", "close"]
 
 

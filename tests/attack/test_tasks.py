@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 
-from softndk import Connector, InvalidHandle, Refused
+from softndk import Connector, InvalidHandle, Refused, RequestCancelled
 from tests.attack.attack_tools import (
     PATIENCE_S,
     Host,
@@ -19,6 +19,7 @@ from tests.attack.attack_tools import (
     hosts,
     in_thread,
     mpa_request,
+    post,
     raw_client,
     take,
     until,
@@ -112,10 +113,15 @@ class TestCancelledConnects:
 
             async def main() -> None:
                 pending = active.adapter.connect(active.qp(), listener.local_address)
-                loop = asyncio.get_running_loop()
-                loop.run_in_executor(None, lambda: (until(lambda: bool(pending._waiters)), pending.cancel()))
-                with pytest.raises(Exception, match=r"closed by this side|cancelled"):
+
+                def cancel() -> bool:
+                    until(lambda: bool(pending._waiters))
+                    return pending.cancel()
+
+                cancelling = in_thread(cancel)
+                with pytest.raises(RequestCancelled, match="closed by this side"):
                     await pending
+                assert cancelling.result(PATIENCE_S)
 
             run_asyncio(main)
             assert connectors(active) == []
@@ -140,7 +146,8 @@ class TestNothingIsLostOrDoubled:
     def test_requests_when_the_waits_for_them_expire(self, run: Any, expire: Any) -> None:
         with hosts() as (_, passive):
             listener = passive.adapter.listen()
-            total, found = 30, []
+            total = 30
+            found: list[bytes] = []
 
             async def main() -> None:
                 while len(found) < total:
@@ -191,7 +198,7 @@ class TestNothingIsLostOrDoubled:
                 sent = 0
                 while sent < total:
                     try:
-                        qp.write(b"", 0, 1, context=sent)
+                        post(qp, sent)
                         sent += 1
                     except BlockingIOError:
                         pass
@@ -211,7 +218,7 @@ class TestNothingIsLostOrDoubled:
                 await asyncio.sleep(0)
                 second = in_thread(lambda: active.cq.wait(PATIENCE_S))
                 until(lambda: len(active.cq._line) == 2)
-                qp.write(b"", 0, 1, context="one")  # wakes the first, whose task has not run yet
+                post(qp, "one")  # wakes the first, whose task has not run yet
                 first.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await first
@@ -236,7 +243,7 @@ class TestDyingLoops:
             until(lambda: len(active.cq._line) == 1)
             loop.close()
             waiting = in_thread(lambda: active.cq.wait(PATIENCE_S))
-            qp.write(b"", 0, 1, context="for the living")
+            post(qp, "for the living")
             assert [result.request_context for result in waiting.result(PATIENCE_S)] == ["for the living"]
             task._log_destroy_pending = False  # type: ignore[attr-defined]
 
@@ -252,9 +259,9 @@ class TestDyingLoops:
                 until(lambda: len(active.cq._line) == 1)
                 other = in_thread(lambda: active.cq.wait(PATIENCE_S))
                 until(lambda: len(active.cq._line) == 2)
-                qp.write(b"", 0, 1, context=1)
+                post(qp, 1)
                 assert [result.request_context for result in other.result(PATIENCE_S)] == [1]  # blocks this loop
-                qp.write(b"", 0, 1, context=2)
+                post(qp, 2)
                 assert [result.request_context for result in await sleeping] == [2]
 
             run_asyncio(main)
@@ -294,7 +301,7 @@ class TestDyingLoops:
             for number in range(total):
                 while True:
                     try:
-                        qp.write(b"", 0, 1, context=number)
+                        post(qp, number)
                         break
                     except BlockingIOError:
                         continue
@@ -313,7 +320,7 @@ class TestIteration:
             qp = active.qp()
             connect(active, qp, passive.qp(), passive.adapter.listen())
             for number in range(4):
-                qp.write(b"", 0, 1, context=number)
+                post(qp, number)
             seen = []
 
             async def main() -> None:
@@ -350,7 +357,7 @@ class TestDoneCallbacks:
             pending = active.cq.next_results()
             for _ in range(2):
                 pending.add_done_callback(lambda done: got.append(done.result()))
-            qp.write(b"", 0, 1, context="x")
+            post(qp, "x")
             until(lambda: len(got) == 2)
             assert got[0] == got[1] == pending.result(0)
             assert active.cq.get_results() == []
@@ -363,7 +370,7 @@ class TestDoneCallbacks:
             pending = active.cq.next_results()
             pending.add_done_callback(told.append)
             assert pending.cancel()
-            qp.write(b"", 0, 1, context="x")
+            post(qp, "x")
             assert [result.request_context for result in take(active.cq, 1)] == ["x"]
             callbacks_have_run(active.adapter)
             assert told == [pending]

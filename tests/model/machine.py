@@ -470,6 +470,8 @@ class ModelMachine(RuleBasedStateMachine):
     def disconnect(self, side: str, really: bool) -> None:
         assert self.pair is not None
         peer = self.model(self.peer(side))
+        if self.model(side).state == "gone":
+            return
         if not really and peer.state != "peer closed" and self.model(side).state != "peer closed":
             return
         self.say(f"{side} disconnects")

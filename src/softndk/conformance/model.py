@@ -98,8 +98,9 @@ class ModelEnd:
     def refusals(self, post: Posted) -> frozenset[Status]:
         """Statuses with which the post may be refused at once; none: it is accepted. No rule orders the checks."""
         found: set[Status] = set()
-        if post.flags & ~FLAGS[post.kind]:
-            found.add(Status.INVALID_PARAMETER)  # R-FLAG-3
+        whole = (0, OpFlag.ALLOW_REMOTE_WRITE, OpFlag.ALLOW_LOCAL_WRITE if post.kind == "fast_register" else 0)
+        if post.flags & ~FLAGS[post.kind] or post.flags & OpFlag.ALLOW_REMOTE_WRITE not in whole:
+            found.add(Status.INVALID_PARAMETER)  # R-FLAG-3, R-FLAG-1
         if self._not_connected():
             found.add(Status.CONNECTION_INVALID)
         if len(self.waiting) + len(self.active) >= self.depth and not self.flushed:

@@ -59,7 +59,7 @@ def report_unraisable(error: BaseException, origin: object, message: str) -> Non
         return
 
 
-def _call(fn: Callable[..., object], args: tuple[Any, ...]) -> None:
+def _call(fn: Callable[..., object], args: tuple[Any, ...]) -> bool:
     try:
         outcome = fn(*args)
         if inspect.iscoroutine(outcome):
@@ -67,6 +67,8 @@ def _call(fn: Callable[..., object], args: tuple[Any, ...]) -> None:
             raise TypeError("the callback returned a coroutine, which nobody awaits")
     except BaseException as error:
         report_unraisable(error, fn, "Exception ignored in softndk callback")
+        return False
+    return True
 
 
 class _Worker:
@@ -143,11 +145,11 @@ class Dispatcher:
             worker.start_if_needed()
             worker.changed.notify_all()
 
-    def run_here(self, fn: Callable[..., object], *args: Any) -> None:
-        """Call `fn(*args)` now, as `submit` would have it called. Only for code that runs on the dispatch
-        thread.
+    def run_here(self, fn: Callable[..., object], *args: Any) -> bool:
+        """Call `fn(*args)` now, as `submit` would have it called; False: it raised, which has been reported. Only for
+        code that runs on the dispatch thread.
         """
-        _call(fn, args)
+        return _call(fn, args)
 
     def in_callback(self) -> bool:
         """True on this dispatcher's thread."""

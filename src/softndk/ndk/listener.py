@@ -4,9 +4,9 @@ import ipaddress
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from weakref import WeakSet, ref
 
 from softndk.drivers.alarm import Alarm
-from softndk.drivers.dispatch import report_unraisable
 from softndk.drivers.pending import Pending, Promise
 from softndk.drivers.tcp import TcpStream
 from softndk.drivers.tcp_listener import TcpListener
@@ -45,10 +45,10 @@ class Listener(NdkObject):
         self._handshakes: set[_Handshake] = set()
         self._requests: deque[Connector] = deque()  # not claimed by next_request
         self._untold: set[Connector] = set()  # on their way to on_connect
-        self._unanswered: set[Connector] = set()  # the above and those claimed, some of them answered meanwhile
+        self._unanswered: WeakSet[Connector] = WeakSet()  # the above and those claimed, some answered meanwhile
         self._alarm: Alarm | None = None
         self._line: WaitQueue[Connector] = WaitQueue(self._runtime, _Source(self), f"{self._label} next_request")
-        self._next: Pending[Connector] | None = None
+        self._next: ref[Pending[Connector]] | None = None
 
     # ---- NDKPI
 
@@ -88,9 +88,11 @@ class Listener(NdkObject):
             self._check_usable("next_request")
             if self._on_connect is not None:
                 raise InvalidState(f"{self._label} next_request: requests go to on_connect [INVALID_DEVICE_STATE]")
-            if self._next is None or not self._line.is_open(self._next):
-                self._next = self._line.call_one(0)
-            return self._next
+            pending = None if self._next is None else self._next()
+            if pending is None or not self._line.is_open(pending):
+                pending = self._line.call_one(0)
+                self._next = ref(pending)
+            return pending
 
     def __iter__(self) -> Iterator[Connector]:
         """Connectors as they come, until the listener is closed."""
@@ -220,7 +222,7 @@ class Listener(NdkObject):
         for connector in [item for item in self._requests if not item._unanswered]:
             self._requests.remove(connector)
             connector._close()
-        self._unanswered = {item for item in self._unanswered if item._unanswered} | self._untold
+        self._unanswered = WeakSet(item for item in self._unanswered if item._unanswered or item in self._untold)
         return len(self._unanswered) >= limit
 
     def _tell(self, connector: Connector) -> None:
@@ -228,10 +230,7 @@ class Listener(NdkObject):
         assert self._on_connect is not None
         with self._lock:
             self._untold.discard(connector)
-        try:
-            self._on_connect(connector)
-        except BaseException as error:
-            report_unraisable(error, self._on_connect, "Exception ignored in softndk connect callback")
+        if not self._runtime.dispatcher.run_here(self._on_connect, connector):
             with self._lock:
                 if connector._unanswered:
                     connector._close()

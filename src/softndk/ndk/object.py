@@ -214,7 +214,7 @@ class NdkObject:
 
     def _run_callback(self, fn: Callable[..., object], args: tuple[Any, ...]) -> None:
         if not self._closing:  # R-CLOSE-11: no event callback once the close has been asked for
-            fn(*args)
+            self._runtime.dispatcher.run_here(fn, *args)
 
     def _idle_again(self) -> None:
         with self._lock:

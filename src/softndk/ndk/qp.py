@@ -562,11 +562,7 @@ class Qp(NdkObject):
 
     def _cq_failed(self) -> None:
         """A CQ of this QP is full: the QP can't be used any more (R-CQERR-1). Not now: a ring is being filled."""
-        self._runtime.dispatcher.submit(self._after_cq_failure)
-
-    def _after_cq_failure(self) -> None:
-        with self._lock:
-            self._flush("its completion queue has overrun")
+        self._runtime.engine.call_at(self._runtime.now(), lambda: self._flush("its completion queue has overrun"))
 
     def _connection_text(self) -> str:
         return "never connected" if self._connector is None else self._connector._state_text()

@@ -147,7 +147,9 @@ class QueuePair:
             request.status = Status.SUCCESS
         request.left()
         while self.active and self.active[0].status is not None:
-            self._complete_initiator(self.active.popleft())
+            head = self.active.popleft()
+            head.left()  # one that was failed is not finished otherwise
+            self._complete_initiator(head)
 
     def complete_receive(
         self, request: ReceiveRequest, length: int, *, solicited: bool, invalidated: int | None = None

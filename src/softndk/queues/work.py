@@ -74,7 +74,7 @@ class InitiatorRequest(Request):
         """The request is in the queue now."""
 
     def left(self) -> None:
-        """The request can change nothing any more: it has been carried out or cancelled."""
+        """The request can change nothing any more: it has been carried out or cancelled. A second call does nothing."""
 
 
 class _Outgoing(InitiatorRequest):

@@ -1,0 +1,532 @@
+"""Mutations of the code, each against one rule: shows that the tests of that rule would notice.
+
+Each mutation is applied to a copy of the project; the tests that name its rule run there, and one of them has to fail.
+Prints a table; fails if a mutation goes unnoticed or no longer fits the code.
+Run: ``make mutants``, or ``python -m scripts.rules_mutants [RULE ...]`` from the project's root.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from scripts.rule_proofs import ROOT, proofs
+
+__all__ = ["MUTANTS", "Mutant"]
+
+PATIENCE: Final = "0.3"
+"""Cases wait this part of their usual time for what a mutant may prevent."""
+WORKERS: Final = 2
+_FAILED: Final = re.compile(r"^FAILED \S*?([^/\s]+?)(?: - .*)?$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One way to break a rule: in `file`, below src/softndk, `old` becomes `new`. `what`: what is wrong then."""
+
+    rule: str
+    file: str
+    old: str
+    new: str
+    what: str
+
+    def applied_to(self, text: str) -> str:
+        """The mutated text. Raises ValueError: `old` is not there, or not only once."""
+        if text.count(self.old) != 1:
+            raise ValueError(f"{self.rule}: {self.file} has {text.count(self.old)} places like {self.old!r}")
+        return text.replace(self.old, self.new)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the tests of the rule said. `status`: of pytest; 1 is what is wanted. `seconds`: how long they took."""
+
+    mutant: Mutant
+    tests: int
+    status: int
+    first: str
+    seconds: float
+
+    @property
+    def caught(self) -> bool:
+        return self.status == 1
+
+
+MUTANTS: Final = (
+    # ---- completion and arming
+    Mutant(
+        "R-ARM-1",
+        "queues/completion.py",
+        "        self.armed = None\n        self._seen",
+        "        self._seen",
+        "the arm is not cleared by its callback",
+    ),
+    Mutant(
+        "R-ARM-3",
+        "queues/completion.py",
+        "elif self._newest[kind] <= max(self._seen, self._taken):",
+        "elif self._newest[kind] <= self._taken:",
+        "results from before the last callback count as new",
+    ),
+    Mutant(
+        "R-ARM-7",
+        "queues/completion.py",
+        "return max(first, second, key=_STRENGTH.__getitem__)",
+        "return second",
+        "the second arm replaces the first",
+    ),
+    Mutant(
+        "R-ARM-8",
+        "queues/completion.py",
+        "if solicited or result.status is not Status.SUCCESS:",
+        "if solicited:",
+        "errors do not satisfy an arm for solicited results",
+    ),
+    Mutant(
+        "R-ARM-9",
+        "queues/completion.py",
+        "elif self._newest[kind] <= max(self._seen, self._taken):",
+        "elif self._number <= max(self._seen, self._taken):",
+        "the kind of the arm is not looked at",
+    ),
+    Mutant(
+        "R-CQ-1",
+        "queues/completion.py",
+        "if len(self._entries) >= self.depth:",
+        "if len(self._entries) > self.depth:",
+        "the CQ holds one result more than its depth",
+    ),
+    Mutant(
+        "R-CQERR-3",
+        "queues/completion.py",
+        "            self._error_told = True\n",
+        "",
+        "the failure is told at every arm",
+    ),
+    Mutant(
+        "R-GETCQ-1",
+        "queues/completion.py",
+        "return [self._entries.popleft() for _ in range(count)]",
+        "return [self._entries.pop() for _ in range(count)]",
+        "the newest results are taken first",
+    ),
+    Mutant(
+        "R-RESIZE-2",
+        "ndk/cq.py",
+        "if len(self._ring) > depth:",
+        "if False:",
+        "a CQ shrinks below what it holds",
+    ),
+    Mutant(
+        "R-MOD-5",
+        "queues/completion.py",
+        "if gathered >= self._count or",
+        "if gathered > self._count or",
+        "one result more than the count has to gather",
+    ),
+    Mutant("E-5", "queues/completion.py", "self._count in (0, 1)", "self._count == 0", "a count of 1 delays"),
+    # ---- queues
+    Mutant(
+        "R-COMP-4",
+        "queues/pair.py",
+        "        while self.active and self.active[0].status is not None:\n            head = self.active.popleft()\n",
+        "        while request in self.active:\n            self.active.remove(request)\n            head = request\n",
+        "requests complete as they finish",
+    ),
+    Mutant(
+        "R-COMP-2",
+        "queues/pair.py",
+        "        if request.status is not Status.SUCCESS:\n            self._push_failure(self.initiator_ring, request)",
+        "        if request.status is not Status.SUCCESS and not request.silent:\n"
+        "            self._push_failure(self.initiator_ring, request)",
+        "a silent request that fails is not told",
+    ),
+    Mutant(
+        "R-COMP-3",
+        "queues/pair.py",
+        "            self._push_failure(self.receive_ring, request)",
+        "            self._push_failure(self.initiator_ring, request)",
+        "flushed receives go to the initiator CQ",
+    ),
+    Mutant(
+        "R-WR-11",
+        "queues/pair.py",
+        "            if head.fenced:\n",
+        "            if False:\n",
+        "fences are ignored",
+    ),
+    Mutant(
+        "R-READ-4",
+        "queues/pair.py",
+        "if self.reads_outstanding >= self.outbound_read_limit:",
+        "if self.reads_outstanding > self.outbound_read_limit:",
+        "one read more than the limit is under way",
+    ),
+    Mutant(
+        "R-WR-8",
+        "queues/pair.py",
+        "if len(self.receives) >= self.receive_depth:",
+        "if len(self.receives) > self.receive_depth:",
+        "the receive queue takes one more than its depth",
+    ),
+    Mutant(
+        "R-FLUSH-1",
+        "queues/pair.py",
+        "        self._flush_initiator()\n        self._flush_receives()\n",
+        "        self._flush_initiator()\n",
+        "a flush leaves the receives",
+    ),
+    Mutant(
+        "R-SENDINV-5",
+        "queues/pair.py",
+        "kind, token = OperationType.RECEIVE_AND_INVALIDATE, RemoteToken(invalidated)",
+        "kind, token = OperationType.RECEIVE, RemoteToken(invalidated)",
+        "the receiver's result has the plain type",
+    ),
+    Mutant(
+        "R-SRQ-1",
+        "queues/shared.py",
+        "len(self._receives) == self.threshold - 1",
+        "len(self._receives) == self.threshold",
+        "the notification comes when the threshold is reached",
+    ),
+    Mutant(
+        "R-SRQ-3",
+        "iwarp/inbound.py",
+        "if hold or self.pair.shared is not None:",
+        "if hold:",
+        "an empty SRQ ends the connection",
+    ),
+    # ---- requests
+    Mutant(
+        "R-DEFER-3",
+        "ndk/qp.py",
+        "                    self._pair.release_deferred()\n",
+        "                    pass\n",
+        "a post that fails leaves what was deferred",
+    ),
+    Mutant(
+        "R-WR-3",
+        "ndk/qp.py",
+        "        if connector is not None and connector._takes_posts:\n",
+        "        if True:\n",
+        "posts without a connection are taken",
+    ),
+    Mutant(
+        "R-WR-6",
+        "ndk/qp.py",
+        'sgl, self._context.info.max_read_request_sge, "max_read_request_sge")',
+        'sgl, self._max_initiator_sge, "max_initiator_sge")',
+        "reads go by the limit of the QP",
+    ),
+    Mutant(
+        "R-WR-10",
+        "ndk/qp.py",
+        '        return b"".join(views)',
+        "        return memoryview(views[0]) if views else b''",
+        "inline data is not copied",
+    ),
+    Mutant(
+        "R-FREG-4",
+        "ndk/qp.py",
+        "if (base_address - fbo) % PAGE_SIZE or base_address < fbo:",
+        "if base_address < fbo:",
+        "any base address is taken",
+    ),
+    Mutant(
+        "R-FRINIT-3",
+        "ndk/qp.py",
+        "if rights & (Right.REMOTE_READ | Right.REMOTE_WRITE) and not region.remote_access:",
+        "if False:",
+        "remote rights need nothing at the initialisation",
+    ),
+    Mutant(
+        "A-9",
+        "ndk/qp.py",
+        "        if not subject.posted:\n            subject.check_invalidate()\n",
+        "",
+        "invalidating what is invalid ends the connection",
+    ),
+    # ---- memory
+    Mutant(
+        "R-MEM-1",
+        "memory/access.py",
+        "        if entry.pd is not self._pd:\n            self._table.refused += 1",
+        "        if False:\n            self._table.refused += 1",
+        "tokens of other PDs are honoured",
+    ),
+    Mutant(
+        "R-MEM-2",
+        "memory/access.py",
+        "        if not entry.rights & right:",
+        "        if False:",
+        "rights of a peer are not looked at",
+    ),
+    Mutant(
+        "R-MEM-3",
+        "memory/access.py",
+        "        if offset < 0 or offset + length > entry.length:\n            raise AccessDenied(\n"
+        '                Denial.OUT_OF_BOUNDS,\n                f"[{address:#x}',
+        "        if offset < 0 or offset > entry.length:\n            raise AccessDenied(\n"
+        '                Denial.OUT_OF_BOUNDS,\n                f"[{address:#x}',
+        "only the start of an access has to lie inside",
+    ),
+    Mutant(
+        "R-BIND-5",
+        "memory/access.py",
+        "if entry.scope is Scope.WINDOW and entry.stream is not self._stream:",
+        "if False:",
+        "a window works on every QP of its PD",
+    ),
+    Mutant(
+        "R-PRIV-3",
+        "memory/access.py",
+        "        if entry is None or entry.is_local or not entry.valid:",
+        "        if entry is None or entry.scope is not Scope.PRIVILEGED and not entry.valid:",
+        "a peer may name the privileged token",
+    ),
+    Mutant(
+        "R-INVAL-1",
+        "memory/access.py",
+        "if entry.scope is Scope.FAST_REMOTE and not entry.rights & (Right.REMOTE_READ | Right.REMOTE_WRITE):",
+        "if False:",
+        "a peer may take a region without remote rights",
+    ),
+    Mutant(
+        "R-RESX-3",
+        "iwarp/inbound.py",
+        "            self._invalidate(invalidated, receive, ulpdu)\n",
+        "",
+        "an invalidating message invalidates nothing",
+    ),
+    Mutant(
+        "R-INVAL-4",
+        "memory/regions.py",
+        '        if self.windows:\n            raise InvalidState(\n                f"{self.name} deregister',
+        '        if False:\n            raise InvalidState(\n                f"{self.name} deregister',
+        "a region goes while windows lie on it",
+    ),
+    Mutant(
+        "R-TOKEN-3",
+        "memory/tokens.py",
+        "            index = 1 + self._draw((1 << 24) - 1)\n            if index not in self._by_index and",
+        "            index = 1 + len(self._by_index) + len(self._resting)\n            if index not in self._by_index and",
+        "tokens are counted up",
+    ),
+    Mutant(
+        "R-READ-5",
+        "iwarp/inbound.py",
+        "        if request.on_success is not None:\n",
+        "        if False:\n",
+        "a read with local invalidate invalidates nothing",
+    ),
+    # ---- connections
+    Mutant(
+        "R-CONN-5",
+        "ndk/connector.py",
+        "found.append(limit if value is None else min(value, limit))",
+        "found.append(limit if value is None else value)",
+        "read limits are not lowered to the adapter's",
+    ),
+    Mutant(
+        "R-LIM-5",
+        "iwarp/connection.py",
+        "            ird = min(ird, request.peer_ord)\n",
+        "            pass\n",
+        "the passive side is told the adapter's limit",
+    ),
+    Mutant(
+        "R-REJECT-1",
+        "iwarp/connection.py",
+        "self._send_startup(self._responder.reject(private_data))",
+        'self._send_startup(self._responder.reject(b""))',
+        "the private data of a rejection is lost",
+    ),
+    Mutant(
+        "R-DISC-2",
+        "iwarp/connection.py",
+        "        if self._local_fin and self._peer_fin:\n",
+        "        if self._local_fin:\n",
+        "a disconnect does not wait for the peer's",
+    ),
+    Mutant(
+        "A-19",
+        "ndk/connector.py",
+        "            self._told_end = True  # no event after the local disconnect (A-19)\n",
+        "",
+        "events come after the local disconnect",
+    ),
+    Mutant(
+        "R-FLUSH-6",
+        "iwarp/connection.py",
+        "            self._events.append(events.PeerDisconnected())",
+        '            self._flush(Aborted("peer"))\n            self._events.append(events.PeerDisconnected())',
+        "the peer's notice flushes",
+    ),
+    Mutant(
+        "R-QP-6",
+        "ndk/connector.py",
+        "        if qp._pair.flushing:\n",
+        "        if False:\n",
+        "a QP is connected twice",
+    ),
+    Mutant(
+        "R-EP-1",
+        "ndk/connector.py",
+        "            ENDPOINTS.share(address, self)\n            self._held = address\n",
+        "            pass\n",
+        "connectors hold no address",
+    ),
+    Mutant(
+        "R-CONNSE-1",
+        "ndk/connector.py",
+        "        if target in endpoint._destinations:\n",
+        "        if False:\n",
+        "a shared endpoint connects twice to one destination",
+    ),
+    Mutant(
+        "R-LISTEN-3",
+        "ndk/listener.py",
+        "        if self._sockets:\n",
+        "        if False:\n",
+        "a listener listens twice",
+    ),
+    Mutant(
+        "R-PAUSE-1",
+        "ndk/listener.py",
+        "            self._paused = pause\n",
+        "            self._paused = False\n",
+        "pausing does nothing",
+    ),
+    # ---- objects
+    Mutant(
+        "R-CLOSE-2",
+        "ndk/object.py",
+        "or self._busy or self._successors",
+        "or self._successors",
+        "a close does not wait for running callbacks",
+    ),
+    Mutant(
+        "R-CLOSE-5",
+        "ndk/object.py",
+        "or self._busy or self._successors",
+        "or self._busy",
+        "a close does not wait for successors",
+    ),
+    Mutant(
+        "R-CLOSE-6",
+        "ndk/object.py",
+        '        if self._closing:\n            state = "closed"',
+        '        if self._closed and False:\n            state = "closed"',
+        "objects take calls after their close",
+    ),
+    Mutant(
+        "R-CLOSE-11",
+        "ndk/object.py",
+        "        if not self._closing:  # R-CLOSE-11",
+        "        if True:  # R-CLOSE-11",
+        "events come after the close",
+    ),
+    Mutant(
+        "R-OPEN-2",
+        "ndk/adapter.py",
+        "if offered.major == major and minor <= offered.minor:",
+        "if offered.major == major:",
+        "every minor version is taken",
+    ),
+    Mutant(
+        "R-OBJ-3",
+        "ndk/cq.py",
+        'return self._next("wait", max_results, kind).result(timeout)',
+        "return self.next_results(max_results=max_results, kind=kind).result(timeout)",
+        "wait calls what the program may have replaced",
+    ),
+    Mutant(
+        "R-LAM-4",
+        "ndk/lam.py",
+        "        self.fbo = address % PAGE_SIZE\n",
+        "        self.fbo = 0\n",
+        "mappings begin at the start of a page",
+    ),
+)
+
+
+def main() -> int:
+    """Run the mutants that the command line names, or all; the result is the exit status."""
+    wanted = set(sys.argv[1:])
+    mutants = [mutant for mutant in MUTANTS if not wanted or mutant.rule in wanted]
+    begun = time.monotonic()
+    if not _passes_unmutated(mutants):
+        return 1
+    with ThreadPoolExecutor(WORKERS) as pool:
+        outcomes = list(pool.map(_try, mutants))
+    _show(outcomes, time.monotonic() - begun)
+    return not all(outcome.caught for outcome in outcomes)
+
+
+def _passes_unmutated(mutants: list[Mutant]) -> bool:
+    tests = sorted({test for mutant in mutants for test in proofs().tests.get(mutant.rule, ())})
+    with _copy() as copy:
+        status, told = _run(copy, tests)
+    if status:
+        print(f"the tests fail without any mutation:\n{told}", file=sys.stderr)
+    return not status
+
+
+def _try(mutant: Mutant) -> Outcome:
+    tests = proofs().tests.get(mutant.rule, ())
+    begun = time.monotonic()
+    with _copy() as copy:
+        path = copy / "src" / "softndk" / mutant.file
+        path.write_text(mutant.applied_to(path.read_text(encoding="utf-8")), encoding="utf-8")
+        status, told = _run(copy, tests)
+    failed = _FAILED.search(told)
+    first = failed[1].partition("::")[2] if failed else told.strip().rpartition("\n")[2]
+    return Outcome(mutant, len(tests), status, first, time.monotonic() - begun)
+
+
+@contextmanager
+def _copy() -> Iterator[Path]:
+    """A copy of what the tests need, in a folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="softndk-mutant-") as folder:
+        copy = Path(folder)
+        for name in ("src", "tests", "scripts"):
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", copy)
+        yield copy
+
+
+def _run(copy: Path, tests: "list[str] | tuple[str, ...]") -> tuple[int, str]:
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--timeout=60"]
+    command += ["-m", "not slow and not stress and not judge", *tests]
+    environment = {**os.environ, "PYTHONPATH": str(copy / "src"), "SOFTNDK_TIMEOUT_SCALE": PATIENCE, "CI": ""}
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def _show(outcomes: list[Outcome], seconds: float) -> None:
+    shown = Table("rule", "mutation", "tests", "caught", "first test that failed", "s", title="Mutants")
+    for outcome in outcomes:
+        mutant = outcome.mutant
+        caught = "yes" if outcome.caught else f"NO ({outcome.status})"
+        shown.add_row(mutant.rule, mutant.what, str(outcome.tests), caught, outcome.first, f"{outcome.seconds:.1f}")
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(shown)
+    caught_count = sum(outcome.caught for outcome in outcomes)
+    console.print(f"{caught_count} of {len(outcomes)} mutants caught, {seconds:.0f} s", highlight=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

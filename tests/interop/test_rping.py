@@ -1,0 +1,79 @@
+"""`softndk ping --rping` and rping: every octet of every round, on both sides."""
+
+import threading
+
+import pytest
+
+from scripts.interop.guest import HOST_ADDRESS, Guest
+from softndk import Adapter
+from softndk.cli.interrupt import Interrupt
+from softndk.cli.ping_client import ClientOptions
+from softndk.cli.ping_server import End, ServerOptions
+from softndk.cli.rping import RpingClient, RpingLink, RpingServer, ping_data
+from tests.interop.cases import CRC_OFF, DEFAULTS, NO_P2P, REVISION_1, SIW_CRC, SIW_CRC_P2P, Active, Case
+
+LIMIT_S = 60.0
+RPING_MAX = 65535
+"""rping refuses larger sizes: `-S` must be under its buffer of 64 KiB."""
+SIZES = (64, 4096, RPING_MAX)
+ROUNDS = {64: 50, 4096: 20, RPING_MAX: 5}
+
+
+def cases(active: Active) -> list[Case]:
+    sized = [
+        Case("rping", active, variant, f"{ROUNDS[size]} x {size}")
+        for variant in (DEFAULTS, SIW_CRC, SIW_CRC_P2P, CRC_OFF)
+        for size in SIZES
+    ]
+    others = (NO_P2P, REVISION_1) if active is Active.SIW else (NO_P2P,)
+    return sized + [Case("rping", active, variant, f"{ROUNDS[4096]} x 4096") for variant in others]
+
+
+def sizes_of(case: Case) -> tuple[int, int]:
+    rounds, size = case.detail.split(" x ")
+    return int(rounds), int(size)
+
+
+def lines(head: str, rounds: int, size: int) -> list[str]:
+    """What rping prints with -v, if the data are right."""
+    return [head + ping_data(number, size)[:-1].decode() for number in range(rounds)]
+
+
+@pytest.mark.parametrize("case", cases(Active.SOFTNDK), indirect=True, ids=str)
+def test_as_client(case: Case, guest: Guest, adapter: Adapter) -> None:
+    """The server reads what this side lends, and writes it back; rping prints what it has read."""
+    rounds, size = sizes_of(case)
+    port = guest.next_port()
+    seen: list[tuple[int, str]] = []
+    options = ClientOptions(size=size, count=rounds, interval_s=0, timeout_s=10)
+    command = ("rping", "-s", "-a", "0.0.0.0", "-p", port.guest, "-S", size, "-v")
+    with guest.serving(port, *command) as rping, RpingLink(adapter, Interrupt(), "rping") as link:
+        client = RpingClient(link, options, Interrupt(), lambda number, _, wrong: seen.append((number, wrong)))
+        client.connect(adapter, [("127.0.0.1", port.here)])
+        client.run()
+        ended = rping.wait(LIMIT_S)
+    assert seen == [(number, "") for number in range(1, rounds + 1)]
+    assert [line for line in ended.output.splitlines() if "ping data" in line] == lines(
+        "server ping data: ", rounds, size
+    )
+    assert ended.status == 0
+
+
+@pytest.mark.parametrize("case", cases(Active.SIW), indirect=True, ids=str)
+def test_as_server(case: Case, guest: Guest, adapter: Adapter) -> None:
+    """This side reads what rping lends, compares, and writes it back; rping compares (-V) and prints it."""
+    rounds, size = sizes_of(case)
+    server = RpingServer(
+        adapter, ServerOptions(max_size=RPING_MAX, timeout_s=10, once=True), Interrupt(), lambda *_: None
+    )
+    listener = adapter.listen()
+    serving = threading.Thread(target=server.run, args=(listener,))
+    serving.start()
+    address = ("-a", HOST_ADDRESS, "-p", listener.local_address[1])
+    ended = guest.run("rping", "-c", *address, "-S", size, "-C", rounds, "-v", "-V", seconds=LIMIT_S)
+    serving.join(LIMIT_S)
+    assert ended.status == 0, ended.errors
+    assert [line for line in ended.output.splitlines() if "ping data" in line] == lines("ping data: ", rounds, size)
+    (session,) = server.sessions
+    assert session.end is End.DONE
+    assert (session.totals.rounds, session.totals.mismatches, session.size) == (rounds, 0, size)

@@ -136,7 +136,13 @@ MUTANTS: Final = (
         "if gathered > self._count or",
         "one result more than the count has to gather",
     ),
-    Mutant("E-5", "queues/completion.py", "self._count in (0, 1)", "self._count == 0", "a count of 1 delays"),
+    Mutant(
+        "R-MOD-2",
+        "queues/completion.py",
+        "        if self._gathering:\n            self._gathering = False\n            self._notify_if_due()\n",
+        "",
+        "new settings do not hold for a notification that waits",
+    ),
     # ---- queues
     Mutant(
         "R-COMP-4",
@@ -362,11 +368,11 @@ MUTANTS: Final = (
         "a disconnect does not wait for the peer's",
     ),
     Mutant(
-        "A-19",
+        "R-DEV-1",
         "ndk/connector.py",
-        "            self._told_end = True  # no event after the local disconnect (A-19)\n",
-        "",
-        "events come after the local disconnect",
+        "        if self._told_end:\n            return\n        self._told_end = True\n        self._disconnected.set_result(how)\n",
+        "        if not self._disconnected.done:\n            self._disconnected.set_result(how)\n",
+        "the end of a connection is told as often as it ends",
     ),
     Mutant(
         "R-FLUSH-6",

@@ -5,6 +5,7 @@ import gc
 import logging
 import threading
 import warnings
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -285,7 +286,10 @@ class TestCloseWhileThingsAreUnderWay:
             connecting_too = separate.connect(active.qp(), listener.local_address)
             accepting = listener.next_request().result(PATIENCE_S).accept(passive.qp())
             idle = passive.adapter.listen()
-            waits = [in_thread(lambda: active.cq.wait()), in_thread(lambda: idle.next_request().result())]
+            waits: list[Future[Any]] = [
+                in_thread(lambda: active.cq.wait()),
+                in_thread(lambda: idle.next_request().result()),
+            ]
             ends: list[Pending[Any]] = [connecting, connecting_too, accepting, separate.disconnected]
         for wait in waits:
             with pytest.raises((InvalidHandle, NdkError)):

@@ -290,11 +290,13 @@ class TestSignals:
             for wait in (a.cq.wait, b.adapter.listen().next_request().result, a.connector.disconnected.result,
                          a.cq.next_results().result):
                 for _ in range(5):
-                    waiting = threading.Event()
+                    interrupted = threading.Event()
                     def interrupt():
                         while not (a.cq._line or any(p._waiters for p in pendings)):
                             pass
-                        os.kill(os.getpid(), signal.SIGINT)
+                        while not interrupted.is_set():  # one that comes right before the system call is not seen in it
+                            os.kill(os.getpid(), signal.SIGINT)
+                            interrupted.wait(0.2)
                     pendings = [p for p in (getattr(wait, "__self__", None),) if isinstance(p, softndk.Pending)]
                     thread = threading.Thread(target=interrupt)
                     thread.start()
@@ -302,7 +304,7 @@ class TestSignals:
                         wait(20)
                         raise AssertionError("not interrupted")
                     except KeyboardInterrupt:
-                        pass
+                        interrupted.set()
                     thread.join()
             b.qp.receive(b.mr[:])
             a.qp.send(b"usable")

@@ -5,7 +5,7 @@ from typing import Final, Self
 
 from softndk import Adapter, Connector, Cq, Disconnect, Listener, MrFlag, NdkError, OpFlag, Result
 
-__all__ = ["PATIENCE_S", "Peer", "accept"]
+__all__ = ["PATIENCE_S", "Peer"]
 
 PATIENCE_S: Final = 30.0
 """How long anything may take; an emulated guest on a busy machine is slow."""
@@ -91,16 +91,6 @@ class Peer:
         if not self._results:
             self._results.extend(self.cq.wait(PATIENCE_S))
         return self._results.popleft().check()
-
-
-def accept(adapter: Adapter, listener: Listener, count: int, **options: int) -> list[Peer]:
-    """Accept `count` connections, each with a peer of its own."""
-    peers = []
-    for _ in range(count):
-        peer = Peer(adapter, **options)
-        peer.take(listener)
-        peers.append(peer)
-    return peers
 
 
 def _answer_end(connector: Connector, how: Disconnect) -> None:

@@ -1,6 +1,5 @@
 """Programs of rdmacm-utils besides rping: messages both ways, many connections, either side first."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -199,11 +198,8 @@ def test_connections_alone_as_server(case: Case, guest: Guest, adapter: Adapter)
     command = ("cmtime", "-s", HOST_ADDRESS, "-p", listener.local_address[1], "-c", CM_CONNECTIONS)
     with running(guest, *command) as ended, ExitStack() as stack:
         peers = [stack.enter_context(Peer(adapter)) for _ in range(CM_CONNECTIONS)]
-        accepting = [threading.Thread(target=peer.take, args=(listener,)) for peer in peers]
-        for thread in accepting:
-            thread.start()
-        for thread in accepting:
-            thread.join(PATIENCE_S)
+        for peer in peers:
+            peer.take(listener)
         assert all(peer.wait_for_end().graceful for peer in peers)
     assert (ended[0].status, ended[0].errors) == (0, "")
     assert "disconnect" in ended[0].output

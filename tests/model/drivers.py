@@ -40,6 +40,7 @@ from softndk.iwarp.connection import Connection
 from softndk.iwarp.events import Finish
 from softndk.iwarp.negotiation import Initiator, Rtr
 from softndk.memory.sge import Sge
+from softndk.wire.mpa import mulpdu
 
 PATIENCE_S = 10.0 * float(os.environ.get("SOFTNDK_TIMEOUT_SCALE", "1"))
 CLOSE_S = 0.2 * PATIENCE_S
@@ -199,7 +200,7 @@ class End:
             max_read_sge=self.adapter.query_info().max_read_request_sge,
             inline_size=INLINE_SIZE,
             read_limit=0,
-            segment=400 if shape.mss < 1000 else 1 << 30,
+            segment=mulpdu(shape.mss, False) - 18 if shape.mss < 1000 else 1 << 30,
         )
 
     def told(self, connector: Connector, how: Disconnect) -> None:

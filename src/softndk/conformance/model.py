@@ -120,9 +120,20 @@ class ModelEnd:
             mr = self.memory.mrs.get(post.target)
             if mr is not None and not mr.fast:
                 found.add(Status.INVALID_PARAMETER)  # R-INV-2
-            elif not self._may_still_change(post.target):
+            elif not self._may_still_change(post.target, windows=True):
                 found |= self._cannot_invalidate(post.target)  # A-9
         return frozenset(found)
+
+    def may_fail_later(self, post: Posted, reasons: frozenset[Status]) -> bool:
+        """A-6, A-9, R-WR-16: what an earlier request may still change need not be refused at once."""
+        if post.kind not in ("bind", "fast_register", "invalidate"):
+            return False
+        open_ = any(self._may_still_change(name, windows=True, by_reads=True) for name in (post.target, post.mw))
+        return open_ and reasons <= {Status.ACCESS_VIOLATION, Status.INVALID_DEVICE_REQUEST} - self._never_later(post)
+
+    def _never_later(self, post: Posted) -> frozenset[Status]:
+        """R-FRINIT-3: a right that the region was not initialised for is refused at once."""
+        return DENIED if post.kind == "fast_register" else frozenset()
 
     def post(self, post: Posted) -> None:
         """Queue an accepted request. R-DEFER-5, -7: one without DEFER, or a full queue, starts all before it."""
@@ -161,18 +172,19 @@ class ModelEnd:
             return True
         return not (self.state in ("up", "peer closed") or (self.state == "failed" and self.disconnect is None))
 
-    def _may_still_change(self, name: str) -> bool:
-        """A-9, R-WR-16: an earlier request of this queue can still change the object (or a window that lies on it)."""
-        windows = {mw.name for mw in self.memory.mws.values() if mw.mr is not None and mw.mr.name == name}
+    def _may_still_change(self, name: str, *, windows: bool = False, by_reads: bool = False) -> bool:
+        """A-9, R-WR-16: an earlier request of this queue can still change the object; with `windows` one that lies on
+        it, with `by_reads` also a read that is to invalidate it.
+        """
+        names = {name}
+        if windows:
+            names |= {mw.name for mw in self.memory.mws.values() if mw.mr is not None and mw.mr.name == name}
         for post in (*self.active, *self.waiting):
-            if post.status is None and {post.target, post.mw} & {name, *windows}:
+            if post.status is not None:
+                continue
+            if {post.target, post.mw} & names:
                 return True
-            if (
-                post.status is None
-                and post.kind == "read"
-                and post.has(OpFlag.RDMA_READ_LOCAL_INVALIDATE)
-                and post.sges
-            ):
+            if by_reads and post.kind == "read" and post.has(OpFlag.RDMA_READ_LOCAL_INVALIDATE) and post.sges:
                 mr = self.memory.fast(post.sges[0].token)
                 if mr is not None and mr.name == name:
                     return True
@@ -213,7 +225,7 @@ class ModelEnd:
             found.add(Status.INVALID_PARAMETER)  # R-FREG-3
         if rights_of(post.flags) & {READ, WRITE} and not mr.remote_access:
             found.add(Status.ACCESS_VIOLATION)  # R-FRINIT-3
-        if mr.valid and not self._may_still_change(post.target):
+        if mr.valid and not self._may_still_change(post.target, by_reads=True):
             found.add(Status.INVALID_DEVICE_REQUEST)  # R-FREG-6
         return frozenset(found)
 
@@ -404,7 +416,7 @@ class ModelPair:
                 end.finish(post)  # R-COMP-7
                 return
         except Denied:
-            if post.kind != "read" and post.size > end.segment:
+            if post.kind != "read" and self._leading_octets(end, post) >= end.segment:
                 self._carry(end, Carried("partial", post))
             post.failed(DENIED)
             self.fault(end)
@@ -415,6 +427,18 @@ class ModelPair:
             self.fault(end)
         else:
             end.finish(post)
+
+    @staticmethod
+    def _leading_octets(end: ModelEnd, post: Posted) -> int:
+        """How much of the message there is before the first SGE that names no valid memory."""
+        good = 0
+        for sge in post.sges:
+            try:
+                end.sgl_chunks([sge], sge.length, write=False)
+            except Denied:
+                break
+            good += sge.length
+        return good
 
     def _execute(self, end: ModelEnd, post: Posted) -> frozenset[Status]:
         """R-WR-14: bind, fast register and invalidate take effect in their turn."""
@@ -491,7 +515,8 @@ class ModelPair:
 
     def _hold(self, end: ModelEnd, item: Carried) -> bool:
         """R-SRQ-3: an empty SRQ holds the message, and what follows, back."""
-        return item.kind in ("send", "partial") and end.srq is not None and not end.srq.receives
+        sent = item.kind in ("send", "partial") and item.request is not None and item.request.kind == "send"
+        return sent and end.srq is not None and not end.srq.receives
 
     def _take(self, end: ModelEnd, item: Carried) -> None:
         if item.kind == "reset":
@@ -542,6 +567,9 @@ class ModelPair:
             self._take_response(end, item, post)
 
     def _take_send(self, end: ModelEnd, item: Carried, post: Posted) -> None:
+        if post.kind == "write":
+            end.unsure |= set(end.memory.buffers)
+            return
         if not end.receives and end.srq is not None:
             end.receives.append(end.srq.take())
         if not end.receives:

@@ -231,11 +231,11 @@ class ModelCq:
         """R-ARM-1 to -3, -9: a new matching entry satisfies an arm. R-CQERR-3: an error any arm, once."""
         if self.armed is None:
             return
-        if any(entry.new and self.armed in entry.matches for entry in self.entries):
-            self.fired.append(Status.SUCCESS)
-        elif self._dead and not self._told:
+        if self._dead and not self._told:
             self._told = True
             self.fired.append(Status.BUFFER_OVERFLOW)
+        elif any(entry.new and self.armed in entry.matches for entry in self.entries):
+            self.fired.append(Status.SUCCESS)
         else:
             return
         self.armed = None

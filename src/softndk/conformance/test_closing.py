@@ -197,6 +197,33 @@ def test_nothing_is_called_back_after_the_close_completion(both: Pair, bench: Be
     assert told == ["closed"]
 
 
+@pytest.mark.rules("R-CLOSE-4", "R-CLOSE-11")
+def test_a_notification_that_is_due_but_has_not_begun_does_not_come_after_the_close(bench: Bench) -> None:
+    """The callback before it is still running when the close is asked for."""
+    end = bench.end()
+    told: list[str] = []
+    inside, leave = threading.Event(), threading.Event()
+
+    def linger(_: object) -> None:
+        inside.set()
+        leave.wait(PATIENCE_S)
+
+    cq = end.adapter.create_cq(4, lambda *_: told.append("notified"))
+    qp = end.pd.create_qp(cq, cq, receive_queue_depth=1, initiator_queue_depth=1)
+    end.adapter.create_pd().close(on_done=linger)
+    assert inside.wait(PATIENCE_S)
+    cq.arm()
+    qp.receive([])
+    qp.flush()
+    qp.close().result(PATIENCE_S)
+    closing = cq.close(on_done=lambda _: told.append("closed"))
+    assert not closing.done()
+    leave.set()
+    closing.result(PATIENCE_S)
+    callbacks_have_run(end.adapter)
+    assert told == ["closed"]
+
+
 @pytest.mark.rules("R-CLOSE-4", "R-CLOSE-10", "R-DEV-1", "A-19")
 def test_no_event_comes_after_the_close_of_a_connector(bench: Bench) -> None:
     a, b = bench.end(), bench.end(side=Side.PASSIVE)

@@ -207,13 +207,29 @@ def test_the_event_comes_after_the_request_that_registered_it(bench: Bench) -> N
         listener.close()
 
 
-@pytest.mark.rules("A-14", "R-DISC-2")
-def test_a_disconnect_that_the_peer_answers_by_a_failure_is_aborted(both: Pair, bench: Bench) -> None:
-    a, b = both
+@pytest.mark.rules("A-14", "R-DISC-2", "A-19")
+def test_a_disconnect_that_the_peer_answers_by_a_failure_is_aborted(bench: Bench) -> None:
+    """The failure goes to the request, not into an event (A-19)."""
+    (a, b), told = told_pair(bench)
     disconnecting = a.connector.disconnect()
     assert ended(b).graceful
     bench.lose(b)
     assert failure(disconnecting).status is Status.CONNECTION_ABORTED
+    callbacks_have_run(a.adapter)
+    assert a.connector not in told
+
+
+@pytest.mark.rules("R-DEV-1", "A-2")
+def test_a_failure_after_the_peers_notice_is_no_second_event(bench: Bench) -> None:
+    (a, b), told = told_pair(bench)
+    b.qp.receive(b.mr[0:8], context="posted")
+    a.connector.disconnect()
+    assert ended(b).graceful
+    bench.lose(a)
+    b.qp.read(b.mr[0:8], a.mr.address, a.mr.remote_token, context="read")
+    assert {*contexts(take(b.cq, 2))} == {"posted", "read"}
+    callbacks_have_run(b.adapter)
+    assert [how.graceful for how in told[b.connector]] == [True]
 
 
 @pytest.mark.rules("A-14", "R-TIME-1", "R-DISC-2")

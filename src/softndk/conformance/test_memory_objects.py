@@ -11,6 +11,7 @@ from softndk import (
     Mdl,
     MrFlag,
     OpFlag,
+    RemoteToken,
     Sge,
     Status,
 )
@@ -347,21 +348,28 @@ def test_a_registered_token_takes_no_logical_address(both: Pair) -> None:
 
 @pytest.mark.rules("R-PRIV-3", "R-MEM-1", "R-INVAL-1")
 @pytest.mark.parametrize("kind", ["read", "write", "invalidate"])
-def test_the_privileged_token_lets_no_peer_in(both: Pair, kind: str) -> None:
-    a, b = both
-    memory = bytearray(b"untouched")
-    lam = b.adapter.build_lam(memory).result(PATIENCE_S)
-    address, token = lam.pages[0] + lam.fbo, b.pd.privileged_token
-    b.qp.receive(b.mr[0:16])
-    if kind == "read":
-        a.qp.read(a.mr[0:8], address, token)  # type: ignore[arg-type]
-    elif kind == "write":
-        a.qp.write(b"overwrote", address, token)  # type: ignore[arg-type]
-    else:
-        a.qp.send_and_invalidate(b"x", token)  # type: ignore[arg-type]
-    assert not ended(b).graceful
-    assert memory == b"untouched"
-    assert a.content(8) == bytes(8)
+def test_the_privileged_token_lets_no_peer_in(both: Pair, bench: Bench, kind: str) -> None:
+    """It is refused like a token that was never given, and for the same reason."""
+    told: list[object] = []
+    for pair, known in ((both, True), (bench.pair(), False)):
+        a, b = pair
+        memory = bytearray(b"untouched")
+        lam = b.adapter.build_lam(memory).result(PATIENCE_S)
+        address, token = lam.pages[0] + lam.fbo, RemoteToken(b.pd.privileged_token ^ (0 if known else 0x33CC3300))
+        b.qp.receive(b.mr[0:16])
+        if kind == "read":
+            a.qp.read(a.mr[0:8], address, token)
+        elif kind == "write":
+            a.qp.write(b"overwrote", address, token)
+        else:
+            a.qp.send_and_invalidate(b"x", token)
+        how = ended(b)
+        assert not how.graceful
+        assert memory == b"untouched"
+        assert a.content(8) == bytes(8)
+        fault = None if how.error is None else how.error.fault
+        told.append(None if fault is None else (fault.layer, fault.etype, fault.code))
+    assert told[0] == told[1]
 
 
 @pytest.mark.rules("R-PRIV-4", "R-SINK-4")

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 from uuid import uuid4
 
@@ -174,54 +175,52 @@ def test_a_new_object_may_be_used_at_once_and_inside_a_callback(bench: Bench) ->
     assert told == [("made here", "posted here")]
 
 
-@pytest.fixture
-def everything_replaced(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[NdkObject, str], None]]:
-    """Replaces a public function of an object's class by one that must not be called."""
+@contextmanager
+def replaced(functions: dict[NdkObject, str]) -> Iterator[list[str]]:
+    """Inside, public functions of these objects' classes are traps; yields the names of those that were called."""
+    called: list[str] = []
+    with pytest.MonkeyPatch.context() as patches:
+        for item, names in functions.items():
+            for name in names.split():
 
-    def replace(item: NdkObject, names: str) -> None:
-        for name in names.split():
+                def trap(*_: object, full_name: str = f"{type(item).__name__}.{name}", **__: object) -> NoReturn:
+                    called.append(full_name)
+                    raise AssertionError(f"{full_name} was called from inside")
 
-            def must_not_be_called(*_: object, called: str = f"{type(item).__name__}.{name}", **__: object) -> NoReturn:
-                pytest.fail(f"{called} was called from inside")
-
-            original = getattr(type(item), name)
-            trap: Any = property(must_not_be_called) if isinstance(original, property) else must_not_be_called
-            monkeypatch.setattr(type(item), name, trap)
-
-    yield replace
-    monkeypatch.undo()
+                original = getattr(type(item), name)
+                patches.setattr(type(item), name, property(trap) if isinstance(original, property) else trap)
+        yield called
 
 
 @pytest.mark.rules("R-OBJ-3")
-def test_nothing_inside_goes_through_functions_that_the_program_may_have_replaced(
-    bench: Bench, everything_replaced: Callable[[NdkObject, str], None]
-) -> None:
+def test_nothing_inside_goes_through_functions_that_the_program_may_have_replaced(bench: Bench) -> None:
     """Connecting, registering, waiting and closing are made of several of NDKPI's functions; these are replaced."""
     a, b = bench.end(), bench.end(side=Side.PASSIVE)
     connector, listener = a.adapter.create_connector(), b.adapter.create_listener()
-    for item, names in (
-        (a.adapter, "create_cq create_pd create_connector create_listener query_info build_lam"),
-        (a.pd, "create_mr create_mw create_qp privileged_token"),
-        (a.mr, "register deregister local_token remote_token address length"),
-        (a.cq, "get_results arm resize depth status"),
-        (connector, "connect complete_connect reject disconnect local_address peer_address connection_data"),
-        (listener, "listen"),
-        (a.qp, "flush context connector"),
-        (a.adapter, "close closing closed version"),
-    ):
-        everything_replaced(item, names)
-    listening = b.adapter.listen()
-    connecting = a.adapter.connect(a.qp, listening.local_address)
-    incoming = listening.next_request().result(PATIENCE_S)
-    incoming.accept(b.qp).result(PATIENCE_S)
-    connecting.result(PATIENCE_S)
-    a.pd.register_mr(bytearray(8))
-    a.qp.send(b"x")
-    assert [result.status for result in a.cq.wait(PATIENCE_S)] == [Status.SUCCESS]
-    for item in (a.qp, a.cq, a.mr, incoming, listening):
-        assert repr(item)
-    a.adapter.__exit__(None, None, None)
-    b.adapter.__exit__(None, None, None)
+    functions: dict[NdkObject, str] = {
+        a.adapter: "create_cq create_pd create_connector create_listener query_info build_lam close closing closed",
+        a.pd: "create_mr create_mw create_qp privileged_token",
+        a.mr: "register deregister local_token remote_token address length",
+        a.cq: "get_results arm resize depth status next_results",
+        connector: "connect complete_connect reject disconnect local_address peer_address connection_data",
+        listener: "listen",
+        a.qp: "flush context connector",
+    }
+    outcome: list[object] = []
+    with replaced(functions) as called, suppress(AssertionError):
+        listening = b.adapter.listen()
+        connecting = a.adapter.connect(a.qp, listening.local_address)
+        incoming = listening.next_request().result(PATIENCE_S)
+        incoming.accept(b.qp).result(PATIENCE_S)
+        connecting.result(PATIENCE_S)
+        a.pd.register_mr(bytearray(8))
+        a.qp.send(b"x")
+        outcome += [result.status for result in a.cq.wait(PATIENCE_S)]
+        outcome += [bool(repr(item)) for item in (a.qp, a.cq, a.mr, incoming, listening)]
+        a.adapter.__exit__(None, None, None)
+        b.adapter.__exit__(None, None, None)
+    assert called == []
+    assert outcome == [Status.SUCCESS, *[True] * 5]
 
 
 @pytest.mark.rules("R-FLAG-1", "E-1", "E-7", "E-14")

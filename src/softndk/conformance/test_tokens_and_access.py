@@ -1,5 +1,7 @@
 """Tokens, and what a peer may do with them."""
 
+from itertools import pairwise
+
 import pytest
 
 from softndk import InvalidState, MrFlag, OpFlag, RemoteToken, Sge, Status
@@ -60,11 +62,14 @@ def test_tokens_are_32_bit_numbers_other_than_0_and_do_not_come_back_soon(bench:
 
 @pytest.mark.rules("R-TOKEN-3")
 def test_tokens_are_not_a_row_of_numbers(bench: Bench) -> None:
-    """A peer that knows some tokens finds no other one by counting on."""
+    """A peer that knows some tokens finds no other one by counting on, with the low octet known or not.
+
+    Of 100 tokens drawn at random less than one pair in a hundred draws lies as near together as 16 in the upper octets.
+    """
     end = bench.end()
-    tokens = {end.pd.register_mr(bytearray(8), EVERY_RIGHT).remote_token for _ in range(100)}
-    near = {token + step for token in tokens for step in (-512, -256, -2, -1, 1, 2, 256, 512)}
-    assert not tokens & near
+    tokens = sorted(end.pd.register_mr(bytearray(8), EVERY_RIGHT).remote_token for _ in range(100))
+    near = [token for token, following in pairwise(tokens) if (following >> 8) - (token >> 8) <= 16]
+    assert len(near) < 5, near
 
 
 @pytest.mark.rules("R-TOK-3", "R-TOKEN-2", "E-6", "R-READ-3", "R-WRITE-2")

@@ -97,6 +97,11 @@ class Connection:
         return self.state in _UP
 
     @property
+    def disconnect_asked(self) -> bool:
+        """This side has called `disconnect`."""
+        return self._disconnect_asked
+
+    @property
     def traffic(self) -> tuple[int, int, int, int]:
         """FPDUs taken in and made, octets received and sent so far."""
         stream = self._stream
@@ -181,9 +186,11 @@ class Connection:
         unanswered = self._initiator is not None and self.state in (State.IDLE, State.REQUESTING)
         if unanswered and failure.status is Status.CONNECTION_RESET:
             failure = Refused(f"{failure.text}; nobody takes connections there [CONNECTION_REFUSED, R-PAUSE-1]")
-        elif self.state is State.CLOSING and failure.status is Status.CONNECTION_RESET:
+        elif failure.status is Status.CONNECTION_RESET and (self.state is State.CLOSING or self.state not in _UP):
+            when = "before its disconnect" if self.state is State.CLOSING else "before the connection was up"
+            rule = "A-14" if self.state is State.CLOSING else "A-26"
             failure = Aborted(
-                f"{failure.text}; before its disconnect [CONNECTION_ABORTED, A-14]",
+                f"{failure.text}; {when} [CONNECTION_ABORTED, {rule}]",
                 provider_error_code=failure.provider_error_code,
             )
         self._lose(failure)

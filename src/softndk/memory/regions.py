@@ -140,6 +140,7 @@ class FastRegion(_Pair):
             assert self.local is not None and self.remote is not None
             self.remote.invalidate = self.invalidate
             self.local.invalidate = self.invalidate
+            self.local.region = self.remote.region = self
 
     def fast_register(self, base: int, memory: ByteRange, rights: Right) -> None:
         """Execute a fast register: valid from now on. Raises InvalidState when already valid (R-FREG-6)."""

@@ -56,7 +56,7 @@ class TokenEntry:
 
     `stream`: for a window the identity of the QP that it is bound to; else None.
     `invalidate`: makes the object invalid (set by its owner); None: may never be invalidated by a request.
-    `bound_windows`: windows that lie on this region now.
+    `bound_windows`: windows that lie on this region now. `region`: the fast-register region of its tokens.
     """
 
     __slots__ = (
@@ -68,6 +68,7 @@ class TokenEntry:
         "memory_offset",
         "owner",
         "pd",
+        "region",
         "rights",
         "scope",
         "stag",
@@ -89,6 +90,7 @@ class TokenEntry:
         self.stream: object = None
         self.invalidate: Callable[[], None] | None = None
         self.bound_windows = 0
+        self.region: object = None
 
     @property
     def is_local(self) -> bool:

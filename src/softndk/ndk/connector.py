@@ -276,9 +276,12 @@ class Connector(NdkObject):
 
     @property
     def _takes_posts(self) -> bool:
-        """Initiator posts are taken: connected, or failed after that (then they are cancelled, A-3)."""
+        """Initiator posts are taken: connected, or failed after that (then they are cancelled, A-3).
+
+        Not after a disconnect, whether it succeeds or fails: the connection is closed by that (R-DISC-4).
+        """
         core = self._core
-        if core is None or self._closing:
+        if core is None or self._closing or core.disconnect_asked:
             return False
         if core.state in (State.RTS, State.PEER_CLOSED):
             return True

@@ -304,25 +304,26 @@ class Qp(NdkObject):
                 f"{self._label} read: the connection's outbound read limit is 0 [INVALID_DEVICE_REQUEST, R-LIM-4]",
                 Status.INVALID_DEVICE_REQUEST,
             )
-        on_success = None
-        if flags & OpFlag.RDMA_READ_LOCAL_INVALIDATE.value and sges:
-            on_success = self._local_invalidation(operation, sges[0])
-        return ReadWork(flags, context, sges, remote_address, remote_token, on_success)
+        if not flags & OpFlag.RDMA_READ_LOCAL_INVALIDATE.value or not sges:
+            return ReadWork(flags, context, sges, remote_address, remote_token)
+        region = self._local_invalidation(operation, sges[0])
 
-    def _local_invalidation(self, operation: str, sge: Sge) -> Callable[[], None]:
+        def invalidate() -> None:
+            if region.valid:
+                region.invalidate()  # refused while windows are bound, and so is the read then (R-READ-5, R-INVAL-4)
+
+        return ReadWork(flags, context, sges, remote_address, remote_token, invalidate, region)
+
+    def _local_invalidation(self, operation: str, sge: Sge) -> FastRegion:
         entry = self._context.datapath.tokens.find(sge.token)
-        if entry is None or entry.invalidate is None:
+        region = None if entry is None else entry.region
+        if not isinstance(region, FastRegion):
             raise InvalidState(
                 f"{self._label} {operation}: RDMA_READ_LOCAL_INVALIDATE needs a fast-register region in the first SGE"
                 " [INVALID_DEVICE_REQUEST, R-READ-5]",
                 Status.INVALID_DEVICE_REQUEST,
             )
-
-        def invalidate() -> None:
-            if entry.valid and entry.invalidate is not None:
-                entry.invalidate()
-
-        return invalidate
+        return region
 
     def _bind_request(
         self, operation: str, flags: int, mr: Mr, context: Any, mw: Mw, address: int | None, length: int | None
@@ -440,7 +441,7 @@ class Qp(NdkObject):
                     " [INVALID_PARAMETER, R-INV-2]"
                 )
             subject = region
-        if not subject.posted:
+        if not subject.posted and not self._windows_may_go(subject):
             subject.check_invalidate()
         return self._local(
             OperationType.INVALIDATE,
@@ -449,6 +450,14 @@ class Qp(NdkObject):
             subject.invalidate,
             (subject,),
             waits_for_reads=isinstance(subject, FastRegion),
+        )
+
+    def _windows_may_go(self, region: FastRegion | Window) -> bool:
+        """A request in the queue will change a window that lies on the region (A-9)."""
+        return any(
+            isinstance(request, LocalRequest)
+            and any(isinstance(subject, Window) and subject.region is region for subject in request.subjects)
+            for request in self._pair.waiting
         )
 
     @staticmethod

@@ -131,10 +131,10 @@ class WriteWork(_Outgoing):
 
 class ReadWork(InitiatorRequest):
     """NdkRead. `on_success`: what the local-invalidate flag asks for (R-READ-5), run before the completion; it may raise
-    NdkError, then the read fails after all.
+    NdkError, then the read fails after all. `subject`: the region that it changes.
     """
 
-    __slots__ = ("length", "on_success", "remote_address", "remote_stag", "sgl")
+    __slots__ = ("length", "on_success", "remote_address", "remote_stag", "sgl", "subject")
 
     def __init__(
         self,
@@ -144,13 +144,25 @@ class ReadWork(InitiatorRequest):
         remote_address: int,
         remote_stag: int,
         on_success: Callable[[], None] | None = None,
+        subject: "Subject | None" = None,
     ) -> None:
         super().__init__(OperationType.READ, flags, context)
+        self.subject = subject
         self.sgl = tuple(sgl)
         self.length = sum(sge.length for sge in self.sgl)
         self.remote_address = remote_address
         self.remote_stag = remote_stag
         self.on_success = on_success
+
+    def entered(self) -> None:
+        if self.subject is not None:
+            self.subject.posted += 1
+
+    def left(self) -> None:
+        subject, self.subject = self.subject, None
+        if subject is not None:
+            self.on_success = None  # a result that is kept must not keep the memory
+            subject.posted -= 1
 
 
 class Subject(Protocol):

@@ -565,9 +565,10 @@ class TestEnds:
 
     @pytest.mark.parametrize("make", [passive, offered, answered, readying])
     def test_a_reset(self, make: Callable[[], Side]) -> None:
+        """The peer has given up (A-26): accept and complete_connect know no other word for it."""
         side = make()
         reset(side)
-        assert failure(side.take_events()).status is Status.CONNECTION_RESET
+        assert failure(side.take_events()).status is Status.CONNECTION_ABORTED
         assert side.core.finish() is Finish.RESET
         reset(side)
         assert side.take_events() == []

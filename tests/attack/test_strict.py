@@ -1,0 +1,102 @@
+"""Strict mode: what the program has to serialise and does not is told, and nothing else."""
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from softndk import RemoteToken
+from softndk.testing import End, Pair, pair
+from tests.attack.attack_tools import PATIENCE_S, in_thread, until
+
+
+@pytest.fixture
+def ends() -> Iterator[Pair]:
+    both = pair(strict=True)
+    yield both
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        both.close()
+
+
+def overlapping(end: End, first: Callable[[], Any], second: Callable[[], Any]) -> list[str]:
+    """Warnings when both are called at once: each gets as far as the adapter's lock and waits there for the other."""
+    seen: list[str] = []
+
+    def note(message: Warning | str, *_: object, **__: object) -> None:
+        seen.append(str(message))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = note
+        calls = (first, second)
+        with end.adapter._lock:
+            begun = [threading.Event() for _ in calls]
+
+            def run(index: int) -> None:
+                begun[index].set()
+                calls[index]()
+
+            running = [in_thread(lambda index=index: run(index)) for index in range(2)]  # type: ignore[misc]
+            assert all(event.wait(PATIENCE_S) for event in begun)
+            if first in EXPECTED or second in EXPECTED:
+                until(lambda: bool(seen))
+        for future in running:
+            future.result(PATIENCE_S)
+    return seen
+
+
+EXPECTED: set[Any] = set()
+
+
+def serialised(end: End, first: Callable[[], Any], second: Callable[[], Any]) -> None:
+    EXPECTED.add(first)
+    try:
+        (text,) = overlapping(end, first, second)
+    finally:
+        EXPECTED.discard(first)
+    assert "R-CONC-" in text
+
+
+class TestReported:
+    def test_two_posts_on_one_initiator_queue(self, ends: Pair) -> None:
+        qp = ends.a.qp
+        serialised(ends.a, lambda: qp.send(b""), lambda: qp.write(b"", 0, RemoteToken(1)))
+
+    def test_two_receives(self, ends: Pair) -> None:
+        qp = ends.a.qp
+        serialised(ends.a, lambda: qp.receive([]), lambda: qp.receive([]))
+
+    def test_two_receives_on_a_shared_queue(self, ends: Pair) -> None:
+        srq = ends.a.pd.create_srq(4)
+        serialised(ends.a, lambda: srq.receive([]), lambda: srq.receive([]))
+
+    def test_taking_results_and_arming(self, ends: Pair) -> None:
+        cq = ends.a.cq
+        serialised(ends.a, cq.get_results, lambda: cq.arm())
+
+    def test_the_call_is_carried_out_all_the_same(self, ends: Pair) -> None:
+        qp = ends.a.qp
+        serialised(ends.a, lambda: qp.write(b"", 0, RemoteToken(1)), lambda: qp.write(b"", 0, RemoteToken(1)))
+        assert len(ends.a.cq.get_results()) == 2
+
+
+class TestNotReported:
+    def test_calls_on_different_queues_and_flush_and_close(self, ends: Pair) -> None:
+        qp = ends.a.qp
+        for other in (lambda: qp.receive([]), qp.flush, qp.close, ends.a.connector.close):
+            spare = overlapping(ends.a, lambda: ends.a.cq.get_results(), other)
+            assert spare == []
+
+    def test_one_call_after_the_other(self, ends: Pair) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for _ in range(3):
+                in_thread(lambda: ends.a.qp.receive([])).result(PATIENCE_S)
+
+    def test_without_strict_mode_nothing_at_all(self) -> None:
+        with pair() as both:
+            qp = both.a.qp
+            assert overlapping(both.a, lambda: qp.receive([]), lambda: qp.receive([])) == []

@@ -187,7 +187,7 @@ class Connector(NdkObject):
             self._on_disconnect = on_disconnect
             pending = self._request(what)
             core.bind(qp._pair, self._open_stream)
-            core.accept(bytes(private_data), *limits, self._runtime.now())
+            core.accept(octets, *limits, self._runtime.now())
             self._pump()
             return pending
 
@@ -209,7 +209,7 @@ class Connector(NdkObject):
                 raise InvalidState(
                     f"{self._label} reject: nothing to refuse ({self._state_text()}) [INVALID_DEVICE_STATE]"
                 )
-            core.reject(bytes(private_data), self._runtime.now())
+            core.reject(octets, self._runtime.now())
             self._pump()
 
     # ---- end

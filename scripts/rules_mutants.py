@@ -261,8 +261,8 @@ MUTANTS: Final = (
     Mutant(
         "A-9",
         "ndk/qp.py",
-        "        if not subject.posted:\n            subject.check_invalidate()\n",
-        "",
+        "            subject.check_invalidate()\n",
+        "            pass\n",
         "invalidating what is invalid ends the connection",
     ),
     # ---- memory

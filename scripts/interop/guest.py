@@ -118,11 +118,17 @@ class Guest:
     def serving(self, port: Port, *argv: str | int, seconds: float = 30.0) -> Iterator[Program]:
         """Run a program that listens on `port`; entered when it does. Raises: LabError: it ends or does not listen."""
         with self.start(*argv) as program:
-            if not self._channel.call("listening", wait_s=seconds, port_number=port.guest, seconds=seconds):
-                raise LabError(
-                    f"{' '.join(program.argv)} does not listen on port {port.guest}:\n" + "\n".join(program.printed())
-                )
+            try:
+                self.wait_for_listener(port, seconds=seconds)
+            except LabError as error:
+                said = "\n".join(program.printed())
+                raise LabError(f"{' '.join(program.argv)}: {error}:\n{said}") from None
             yield program
+
+    def wait_for_listener(self, port: Port, *, seconds: float = 30.0) -> None:
+        """Wait until somebody in the guest listens on `port`. Raises: LabError: nobody does."""
+        if not self._channel.call("listening", wait_s=seconds, port_number=port.guest, seconds=seconds):
+            raise LabError(f"nobody listens on the guest's port {port.guest} after {seconds:g} s")
 
     def read(self, path: str) -> bytes:
         """A file of the guest."""

@@ -5,7 +5,18 @@ from enum import Enum
 
 from softndk import IwarpConfig
 
-__all__ = ["CRC_OFF", "DEFAULTS", "EVERY_VARIANT", "REVISION_1", "SIW_CRC", "SIW_CRC_P2P", "Active", "Case", "Variant"]
+__all__ = [
+    "CRC_OFF",
+    "DEFAULTS",
+    "NO_P2P",
+    "REVISION_1",
+    "SIW_CRC",
+    "SIW_CRC_P2P",
+    "SIW_STRICT",
+    "Active",
+    "Case",
+    "Variant",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +32,11 @@ DEFAULTS = Variant("defaults")
 """Both as they come: softndk asks for CRC, so CRC is on."""
 SIW_CRC = Variant("siw: crc", {"mpa_crc_required": 1})
 SIW_CRC_P2P = Variant("siw: crc, p2p", {"mpa_crc_required": 1, "peer_to_peer": 1})
+SIW_STRICT = Variant("siw: crc, strict", {"mpa_crc_required": 1, "mpa_crc_strict": 1})
 CRC_OFF = Variant("crc off", {}, IwarpConfig(crc=False))
 NO_P2P = Variant("softndk: no p2p", {}, IwarpConfig(peer_to_peer=False))
 REVISION_1 = Variant("mpa 1", {"mpa_version": 1}, IwarpConfig(mpa_revision=1))
 """Whoever connects asks for revision 1; who listens answers both."""
-
-EVERY_VARIANT = (DEFAULTS, SIW_CRC, SIW_CRC_P2P, CRC_OFF, NO_P2P, REVISION_1)
 
 
 class Active(Enum):

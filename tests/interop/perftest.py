@@ -53,7 +53,8 @@ class Barriers:
     reports: int = 0
 
     def enter(self, control: Peer, own: Destination) -> Destination:
-        """The client's side of what precedes a test; the server's memory."""
+        """The client's side of what comes between the second connection and the test; the server's memory."""
+        _exchange(control, _NOTHING)
         for _ in range(self.before):
             theirs = Destination.parse(_exchange(control, own.emit()))
         return theirs
@@ -68,15 +69,11 @@ class Barriers:
             _exchange(control, own.emit())
 
 
-def exchange_start(control: Peer, data: Peer, port: int, version: str) -> None:
-    """The client's side of everything up to the second connection, that one included."""
-    control.post_receives(2)
-    control.connect(port)
+def exchange_start(control: Peer, version: str) -> None:
+    """The client's side of everything between the two connections."""
     assert _exchange(control, version.encode().ljust(16, b"\0")).rstrip(b"\0").decode() == version
     for number in _NUMBERS:
         _exchange(control, number)
-    _exchange(control, _NOTHING)
-    data.connect(port)
     _exchange(control, _NOTHING)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from scripts.interop.channel import Finished
 from scripts.interop.guest import HOST_ADDRESS, Guest
-from softndk import Adapter, OperationType
+from softndk import Adapter, OperationType, OpFlag
 from tests.interop.cases import CRC_OFF, DEFAULTS, SIW_CRC_P2P, Active, Case
 from tests.interop.peer import PATIENCE_S, Peer
 from tests.interop.perftest import Barriers, Destination, Mirror, exchange_start
@@ -104,7 +104,10 @@ def send_all(data: Peer, theirs: Destination, rounds: int, size: int) -> None:
 
 
 def receive_all(data: Peer, theirs: Destination, rounds: int, size: int) -> None:
-    assert [data.receive() for _ in range(rounds)] == [size] * rounds
+    """The sender goes on only if it is told, by a write into its memory, how many have come."""
+    for number in range(1, rounds + 1):
+        assert data.receive() == size
+        data.qp.write(number.to_bytes(4, "little"), theirs.address, theirs.token, flags=OpFlag.SILENT_SUCCESS)
 
 
 def send_and_receive(data: Peer, theirs: Destination, rounds: int, size: int) -> None:
@@ -123,10 +126,12 @@ def receive_and_send(data: Peer, theirs: Destination, rounds: int, size: int) ->
 
 def answer_writes(data: Peer, theirs: Destination, rounds: int, size: int, *, first: bool = False) -> None:
     """Each side writes into the other's memory, in turn; the last octet counts the writes."""
+    source = data.mr[data.mr.length - size :]
     for number in range(1, rounds + 1):
         if not first:
             wait_for_octet(data, size - 1, number & 0xFF)
-        data.qp.write(bytes(size - 1) + bytes([number & 0xFF]), theirs.address, theirs.token)
+        data.mr.view[-1] = number & 0xFF
+        data.qp.write(source, theirs.address, theirs.token)
         assert data.result().type is OperationType.WRITE
         if first:
             wait_for_octet(data, size - 1, number & 0xFF)
@@ -171,7 +176,11 @@ def test_as_client(case: Case, guest: Guest, adapter: Adapter) -> None:
     with guest.serving(port, *command) as program, peers(adapter, size) as (control, data):
         own = Destination.of(data)
         data.post_receives(min(rounds, 200))
-        exchange_start(control, data, port.here, version)
+        control.post_receives(2)
+        control.connect(port.here)
+        exchange_start(control, version)
+        guest.wait_for_listener(port)  # the server listens anew for its second connection
+        data.connect(port.here)
         theirs = barriers.enter(control, own)
         AS_CLIENT[case.program](data, theirs, rounds, size)
         barriers.leave(control, own)

@@ -177,7 +177,8 @@ class ModelMachine(RuleBasedStateMachine):
                 buffer[:] = end.buffers[name]
             elif buffer != end.buffers[name]:
                 where = next(i for i in range(len(buffer)) if buffer[i] != end.buffers[name][i])
-                raise AssertionError(f"{side}: memory {name} differs from octet {where} on")
+                found, due = (octets[where : where + 16].hex() for octets in (end.buffers[name], buffer))
+                raise AssertionError(f"{side}: memory {name} differs from octet {where} on: {found}, {due} expected")
         model.unsure.clear()
         for name, mr in end.mrs.items():
             assert mr._region.valid == model.memory.mrs[name].valid, f"{side}: {name} valid: {mr._region.valid}"

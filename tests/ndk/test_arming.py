@@ -98,12 +98,14 @@ def rig() -> Iterator[Armed]:
 # ---- R-ARM-1, -2, -8: one arm, one callback, for what matches
 
 
+@pytest.mark.rules("R-ARM-1")
 def test_without_an_arm_there_is_no_callback(rig: Armed) -> None:
     for kind in ("plain", "solicited", "error"):
         rig.deliver(kind)
     assert rig.fired == 0
 
 
+@pytest.mark.rules("R-ARM-1")
 def test_one_arm_gives_at_most_one_callback(rig: Armed) -> None:
     rig.cq.arm()
     for _ in range(3):
@@ -111,11 +113,13 @@ def test_one_arm_gives_at_most_one_callback(rig: Armed) -> None:
     assert rig.fired == 1
 
 
+@pytest.mark.rules("R-ARM-1", "R-ARM-2")
 def test_an_arm_alone_fires_nothing(rig: Armed) -> None:
     rig.cq.arm()
     assert rig.fired == 0
 
 
+@pytest.mark.rules("R-ARM-8", "R-ARM-2", "A-11")
 @pytest.mark.parametrize(
     ("armed", "event", "fires"),
     [
@@ -136,6 +140,7 @@ def test_what_matches_an_arm(rig: Armed, armed: CqNotify, event: str, fires: boo
     assert rig.fired == fires
 
 
+@pytest.mark.rules("R-ARM-8", "R-CQERR-3")
 @pytest.mark.parametrize("armed", [ANY, SOLICITED, ERRORS])
 def test_an_overrun_matches_every_arm(armed: CqNotify) -> None:
     with armed_cq(depth=1) as rig:
@@ -155,6 +160,7 @@ def test_an_overrun_matches_every_arm(armed: CqNotify) -> None:
             assert rig.told == [Status.SUCCESS, Status.BUFFER_OVERFLOW]
 
 
+@pytest.mark.rules("R-ARM-1", "R-ARM-6")
 def test_the_arm_is_cleared_before_the_callback_is_called(rig: Armed) -> None:
     """So an arm made inside the callback is a new one (R-ARM-1, R-ARM-6)."""
     rearmed = threading.Event()
@@ -179,6 +185,7 @@ def test_the_arm_is_cleared_before_the_callback_is_called(rig: Armed) -> None:
 # ---- R-ARM-3, -4, -9: arming with completions in the queue
 
 
+@pytest.mark.rules("R-ARM-3")
 def test_an_arm_over_a_completion_that_is_new_is_satisfied_at_once(rig: Armed) -> None:
     rig.deliver("plain")
     assert rig.fired == 0
@@ -186,6 +193,7 @@ def test_an_arm_over_a_completion_that_is_new_is_satisfied_at_once(rig: Armed) -
     assert rig.fired == 1
 
 
+@pytest.mark.rules("R-ARM-4")
 def test_before_the_first_callback_everything_in_the_queue_is_new(rig: Armed) -> None:
     for _ in range(3):
         rig.deliver("plain")
@@ -194,6 +202,7 @@ def test_before_the_first_callback_everything_in_the_queue_is_new(rig: Armed) ->
     assert rig.fired == 1
 
 
+@pytest.mark.rules("R-ARM-3")
 def test_an_arm_over_completions_that_were_there_at_the_last_callback_is_not_satisfied(rig: Armed) -> None:
     rig.cq.arm()
     rig.deliver("plain")
@@ -204,6 +213,7 @@ def test_an_arm_over_completions_that_were_there_at_the_last_callback_is_not_sat
     assert rig.fired == 2
 
 
+@pytest.mark.rules("R-ARM-3")
 def test_a_completion_placed_since_the_last_callback_satisfies_an_arm_over_older_ones(rig: Armed) -> None:
     rig.cq.arm()
     rig.deliver("plain")
@@ -223,6 +233,7 @@ def test_an_arm_over_an_empty_queue_waits(rig: Armed) -> None:
     assert rig.fired == 1
 
 
+@pytest.mark.rules("R-ARM-9")
 def test_a_solicited_arm_is_not_satisfied_by_new_unsolicited_completions(rig: Armed) -> None:
     rig.deliver("plain")
     rig.cq.arm(SOLICITED)
@@ -231,6 +242,7 @@ def test_a_solicited_arm_is_not_satisfied_by_new_unsolicited_completions(rig: Ar
     assert rig.fired == 1
 
 
+@pytest.mark.rules("R-ARM-9", "R-ARM-8")
 @pytest.mark.parametrize("event", ["solicited", "error"])
 def test_a_solicited_arm_is_satisfied_by_a_new_matching_completion_below_others(rig: Armed, event: str) -> None:
     rig.deliver(event)
@@ -239,6 +251,7 @@ def test_a_solicited_arm_is_satisfied_by_a_new_matching_completion_below_others(
     assert rig.fired == 1
 
 
+@pytest.mark.rules("R-ARM-9")
 def test_a_solicited_completion_that_was_taken_satisfies_no_arm(rig: Armed) -> None:
     rig.deliver("solicited")
     rig.deliver("plain")
@@ -247,6 +260,7 @@ def test_a_solicited_completion_that_was_taken_satisfies_no_arm(rig: Armed) -> N
     assert rig.fired == 0
 
 
+@pytest.mark.rules("R-ARM-4", "R-ARM-6")
 def test_who_drains_and_then_arms_never_misses_a_completion() -> None:
     """A consumer that does nothing but what its callback does (R-ARM-4, -6): drain, repost, arm."""
     total = 300
@@ -283,6 +297,7 @@ def test_who_drains_and_then_arms_never_misses_a_completion() -> None:
 # ---- R-ARM-5, -10, -12: how the callback is called
 
 
+@pytest.mark.rules("R-ARM-5", "R-CONC-5")
 def test_callbacks_of_one_queue_never_overlap_and_none_is_merged_away(rig: Armed) -> None:
     inside, entered, leave = [0], threading.Semaphore(0), threading.Semaphore(0)
     most = [0]
@@ -310,6 +325,7 @@ def test_callbacks_of_one_queue_never_overlap_and_none_is_merged_away(rig: Armed
     assert most == [1]
 
 
+@pytest.mark.rules("R-ARM-6")
 def test_a_completion_placed_during_a_callback_counts_as_new(rig: Armed) -> None:
     calls = threading.Semaphore(0)
     first = [True]
@@ -331,6 +347,7 @@ def test_a_completion_placed_during_a_callback_counts_as_new(rig: Armed) -> None
         assert calls.acquire(timeout=PATIENCE_S)
 
 
+@pytest.mark.rules("R-ARM-10")
 def test_the_completion_is_in_the_queue_when_the_callback_runs() -> None:
     found: list[Result] = []
     with open_adapter() as active, open_adapter() as passive:
@@ -349,6 +366,7 @@ def test_the_completion_is_in_the_queue_when_the_callback_runs() -> None:
             found.clear()
 
 
+@pytest.mark.rules("R-ARM-12")
 def test_the_callback_never_runs_inside_arm_nor_inside_a_post(rig: Armed) -> None:
     """The program may hold a lock of its own around both (R-ARM-12)."""
     threads: list[int] = []
@@ -382,6 +400,7 @@ def test_the_callback_never_runs_inside_arm_nor_inside_a_post(rig: Armed) -> Non
     assert len(set(threads)) == 1
 
 
+@pytest.mark.rules("R-ARM-11")
 def test_a_notification_tells_its_queue_and_success(rig: Armed) -> None:
     rig.cq.arm()
     rig.deliver("error")
@@ -389,6 +408,7 @@ def test_a_notification_tells_its_queue_and_success(rig: Armed) -> None:
     assert rig.told == [Status.SUCCESS]  # of the queue, not of the completion (R-ARM-11)
 
 
+@pytest.mark.rules("A-23")
 def test_a_queue_without_a_callback_may_be_armed_without_effect(rig: Armed) -> None:
     cq = rig.end.cq
     cq.arm()
@@ -420,6 +440,7 @@ UPGRADES = {
 }
 
 
+@pytest.mark.rules("R-ARM-7")
 @pytest.mark.parametrize(("first", "second"), UPGRADES, ids=lambda kind: kind.name)
 def test_a_second_arm_before_the_first_is_satisfied_makes_the_type_of_the_table(
     rig: Armed, first: CqNotify, second: CqNotify
@@ -503,6 +524,7 @@ def overrun(rig: Armed) -> None:
     rig.loose.flush()
 
 
+@pytest.mark.rules("R-CQERR-1")
 def test_one_completion_too_many_is_buffer_overflow_for_good() -> None:
     with armed_cq(depth=2) as rig:
         overrun(rig)
@@ -511,6 +533,7 @@ def test_one_completion_too_many_is_buffer_overflow_for_good() -> None:
         assert rig.cq.status is Status.BUFFER_OVERFLOW
 
 
+@pytest.mark.rules("R-CQ-1")
 def test_as_many_completions_as_the_depth_are_no_overrun() -> None:
     with armed_cq(depth=2) as rig:
         rig.loose.receive([])
@@ -519,6 +542,7 @@ def test_as_many_completions_as_the_depth_are_no_overrun() -> None:
         assert rig.cq.status is Status.SUCCESS
 
 
+@pytest.mark.rules("R-CQERR-3")
 def test_the_failure_is_told_at_the_next_arm_of_any_type_and_once() -> None:
     for kind in CqNotify:
         with armed_cq(depth=2) as rig:
@@ -531,6 +555,7 @@ def test_the_failure_is_told_at_the_next_arm_of_any_type_and_once() -> None:
             assert rig.fired == 1
 
 
+@pytest.mark.rules("R-CQERR-4")
 def test_entries_placed_before_the_overrun_stay_readable_and_no_more_come() -> None:
     with armed_cq(depth=2) as rig:
         overrun(rig)
@@ -538,6 +563,7 @@ def test_entries_placed_before_the_overrun_stay_readable_and_no_more_come() -> N
         assert rig.cq.get_results() == []
 
 
+@pytest.mark.rules("R-CQERR-1", "R-CQERR-4")
 def test_all_queue_pairs_of_a_failed_queue_are_unusable() -> None:
     with armed_cq(depth=2) as rig:
         overrun(rig)
@@ -547,6 +573,7 @@ def test_all_queue_pairs_of_a_failed_queue_are_unusable() -> None:
             rig.qp.receive([])
 
 
+@pytest.mark.rules("R-CQERR-4")
 def test_connections_of_a_failed_queue_are_aborted() -> None:
     with open_adapter() as active, open_adapter() as passive:
         a, b = loose_end(active), loose_end(passive, cq_depth=2)
@@ -822,6 +849,7 @@ def test_closing_the_queue_wakes_waiters_and_ends_async_for(rig: Armed) -> None:
     assert seen in ([1], [])
 
 
+@pytest.mark.rules("R-CLOSE-11")
 def test_no_callback_comes_once_the_close_has_been_asked_for(rig: Armed) -> None:
     rig.cq.arm()
     rig.cq.close()
@@ -837,6 +865,7 @@ def test_a_cancelled_wait_takes_nothing(rig: Armed) -> None:
     assert len(rig.cq.get_results()) == 1
 
 
+@pytest.mark.rules("R-GETCQ-1")
 def test_get_results_takes_oldest_first_and_never_blocks(rig: Armed) -> None:
     assert rig.cq.get_results() == []
     for _ in range(3):
@@ -856,6 +885,7 @@ def test_a_disconnect_fires_for_the_receives_that_it_cancels(rig: Armed) -> None
     assert rig.fired == 1
 
 
+@pytest.mark.rules("R-FLUSH-3", "R-CQ-4")
 def test_results_of_two_queue_pairs_share_a_queue_and_a_flush_of_one_leaves_the_other(rig: Armed) -> None:
     """R-CQ-4, R-FLUSH-3."""
     rig.qp.receive(rig.end.mr[0:8], context="kept")

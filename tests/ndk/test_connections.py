@@ -152,6 +152,7 @@ def test_the_start_up_may_come_octet_by_octet() -> None:
             assert listener.next_request().result(PATIENCE_S).connection_data.private_data == b"slow"
 
 
+@pytest.mark.rules("R-CONN-1")
 @pytest.mark.parametrize("family", [4, pytest.param(6, marks=needs_ipv6)])
 def test_an_adapter_of_both_families_connects_to_either(family: int) -> None:
     hosts = ("127.0.0.1", "::1") if has_ipv6() else ("127.0.0.1",)
@@ -165,6 +166,7 @@ def test_an_adapter_of_both_families_connects_to_either(family: int) -> None:
         accepting.result(PATIENCE_S)
 
 
+@pytest.mark.rules("A-22")
 def test_a_wildcard_listener_takes_requests_at_every_address_of_its_family() -> None:
     with open_adapter(("127.0.0.1", "127.0.0.2")) as adapter:
         listener = adapter.listen(("0.0.0.0", 0))
@@ -269,6 +271,7 @@ def test_a_reply_that_does_not_fit_is_answered_with_a_terminate(answer: Enhanced
 # ---- the ready-to-receive indication, and who may send first
 
 
+@pytest.mark.rules("R-IW-1")
 def test_the_indication_lets_the_passive_side_send_first() -> None:
     with two_loose_ends() as (a, b, listener):
         a.qp.receive(a.mr[0:16])
@@ -311,6 +314,7 @@ def test_the_active_side_sends_an_indication_that_the_reply_allows_and_nothing_b
             succeed(end.cq)
 
 
+@pytest.mark.rules("R-IW-4")
 def test_the_accept_completes_with_the_indication() -> None:
     with open_adapter() as adapter:
         end = loose_end(adapter)
@@ -426,6 +430,7 @@ def test_adapters_that_ask_for_markers_get_them(ours: bool, theirs: bool) -> Non
 # ---- private data
 
 
+@pytest.mark.rules("R-PDATA-1", "R-PDATA-3")
 @pytest.mark.parametrize("revision", [1, 2])
 @pytest.mark.parametrize("share", [0, 1])
 def test_private_data_of_any_legal_length_arrives_exactly_both_ways(revision: int, share: int) -> None:
@@ -445,6 +450,7 @@ def test_private_data_of_any_legal_length_arrives_exactly_both_ways(revision: in
         assert incoming.connection_data.private_data == hello
 
 
+@pytest.mark.rules("R-PDATA-1")
 @pytest.mark.parametrize("revision", [1, 2])
 def test_private_data_over_the_limit_is_invalid_buffer_size_and_changes_nothing(revision: int) -> None:
     with two_loose_ends(IwarpConfig(mpa_revision=revision)) as (a, b, listener):
@@ -486,6 +492,7 @@ def test_the_answer_to_an_enhanced_request_has_room_for_the_enhanced_data() -> N
 # ---- reject
 
 
+@pytest.mark.rules("R-REJECT-1", "A-8")
 @pytest.mark.parametrize("data", [b"", b"no room", bytes(508)])
 def test_a_reject_is_connection_refused_with_the_data(data: bytes) -> None:
     with two_loose_ends() as (a, _, listener):
@@ -522,6 +529,7 @@ def test_a_reject_is_a_reply_with_the_flag_and_the_enhanced_data_and_then_fin() 
             assert peer.at_end()
 
 
+@pytest.mark.rules("R-REJECT-2", "R-IW-4")
 def test_the_active_side_may_reject_the_accept_and_the_accept_fails() -> None:
     """R-REJECT-2; with an indication negotiated the passive side notices (R-IW-4)."""
     with two_loose_ends() as (a, b, listener):
@@ -536,6 +544,7 @@ def test_the_active_side_may_reject_the_accept_and_the_accept_fails() -> None:
             a.connector.complete_connect().result(PATIENCE_S)
 
 
+@pytest.mark.rules("R-CONN-4", "R-CONN-7")
 def test_the_active_side_may_close_instead_of_completing_and_the_accept_fails() -> None:
     with two_loose_ends() as (a, b, listener):
         connecting = a.connector.connect(a.qp, listener.local_address)
@@ -546,6 +555,7 @@ def test_the_active_side_may_close_instead_of_completing_and_the_accept_fails() 
             accepting.result(PATIENCE_S)
 
 
+@pytest.mark.rules("R-REJECT-3")
 def test_after_a_reject_the_connector_is_only_good_for_closing() -> None:
     with two_loose_ends() as (a, b, listener):
         incoming = request_from(a, listener)
@@ -557,6 +567,7 @@ def test_after_a_reject_the_connector_is_only_good_for_closing() -> None:
         incoming.close().result(PATIENCE_S)
 
 
+@pytest.mark.rules("R-CLOSE-10")
 def test_closing_an_unanswered_connector_rejects() -> None:
     with two_loose_ends() as (a, _, listener):
         connecting = a.connector.connect(a.qp, listener.local_address)
@@ -565,6 +576,7 @@ def test_closing_an_unanswered_connector_rejects() -> None:
             connecting.result(PATIENCE_S)
 
 
+@pytest.mark.rules("A-26")
 def test_a_peer_that_gives_up_before_the_accept_makes_it_connection_aborted() -> None:
     """A-26: and there is no disconnect event."""
     with open_adapter() as adapter:
@@ -607,6 +619,7 @@ def test_private_data_may_be_any_buffer() -> None:
             a.adapter.connect(a.qp, listener.local_address, private_data=numbers)  # type: ignore[arg-type]
 
 
+@pytest.mark.rules("R-CONN-6", "A-27")
 def test_a_refused_connect_leaves_queue_pair_and_receives_for_a_new_connector() -> None:
     """R-CONN-6, A-27."""
     with two_loose_ends() as (a, b, listener):
@@ -625,6 +638,7 @@ def test_a_refused_connect_leaves_queue_pair_and_receives_for_a_new_connector() 
         assert one(a.cq).request_context == "posted before"
 
 
+@pytest.mark.rules("R-CONN-3")
 def test_nobody_listening_is_connection_refused() -> None:
     with open_adapter() as adapter, socket.create_server(("127.0.0.1", 0)) as taken:
         end = loose_end(adapter)
@@ -650,6 +664,7 @@ def test_a_peer_that_closes_without_an_answer_is_connection_refused() -> None:
 # ---- time limits
 
 
+@pytest.mark.rules("R-TIME-1")
 def test_a_listener_that_never_answers_is_io_timeout_after_connect_timeout_s() -> None:
     with open_adapter(config=IwarpConfig(connect_timeout_s=SOON_S)) as adapter, RawListener() as listener:
         end = loose_end(adapter)
@@ -667,6 +682,7 @@ def test_a_client_that_never_speaks_is_dropped_after_accept_timeout_s() -> None:
         assert adapter.query_statistics().connect_failure == 1
 
 
+@pytest.mark.rules("R-TIME-2")
 def test_a_program_may_think_longer_than_accept_timeout_s() -> None:
     """R-TIME-2: once the request is complete, nobody is timed out for the consumer's slowness."""
     with two_loose_ends(IwarpConfig(accept_timeout_s=SOON_S)) as (a, b, listener):
@@ -678,6 +694,7 @@ def test_a_program_may_think_longer_than_accept_timeout_s() -> None:
         connecting.result(PATIENCE_S)
 
 
+@pytest.mark.rules("R-COMPCONN-3", "R-TIME-2")
 def test_a_program_may_complete_later_than_connect_timeout_s() -> None:
     with two_loose_ends(IwarpConfig(connect_timeout_s=SOON_S)) as (a, b, listener):
         connecting = a.connector.connect(a.qp, listener.local_address)
@@ -691,6 +708,7 @@ def test_a_program_may_complete_later_than_connect_timeout_s() -> None:
         accepting.result(PATIENCE_S)
 
 
+@pytest.mark.rules("R-TIME-1")
 def test_a_peer_that_never_completes_is_io_timeout_after_ready_timeout_s() -> None:
     with open_adapter(config=IwarpConfig(ready_timeout_s=SOON_S)) as adapter:
         end = loose_end(adapter)
@@ -703,6 +721,7 @@ def test_a_peer_that_never_completes_is_io_timeout_after_ready_timeout_s() -> No
         assert not incoming.disconnected.done()  # R-DEV-6
 
 
+@pytest.mark.rules("R-TIME-1", "A-14")
 def test_a_peer_that_never_disconnects_is_io_timeout_after_disconnect_timeout_s() -> None:
     with raw_client(IwarpConfig(disconnect_timeout_s=SOON_S), receives=2) as (_, end):
         with pytest.raises(IoTimeout, match=f"disconnect_timeout_s={SOON_S}"):
@@ -728,6 +747,7 @@ def test_a_peer_that_hangs_does_not_hang_the_disconnect() -> None:
 # ---- read limits
 
 
+@pytest.mark.rules("R-LIM-1", "R-LIM-2", "R-LIM-6")
 @pytest.mark.parametrize(
     ("caller", "callee", "before", "expected_a", "expected_b"),
     [
@@ -767,6 +787,7 @@ def limits(connector: Connector) -> tuple[int, int]:
     return data.inbound_read_limit, data.outbound_read_limit
 
 
+@pytest.mark.rules("R-LIM-4")
 def test_an_outbound_limit_of_0_means_no_reads() -> None:
     with two_loose_ends() as (a, b, listener):
         connecting = a.adapter.connect(a.qp, listener.local_address, outbound_read_limit=0)
@@ -781,6 +802,7 @@ def test_an_outbound_limit_of_0_means_no_reads() -> None:
         succeed(b.cq)
 
 
+@pytest.mark.rules("R-LIM-4")
 def test_an_inbound_limit_of_0_means_that_the_peer_cannot_read() -> None:
     with two_loose_ends() as (a, b, listener):
         connecting = a.adapter.connect(a.qp, listener.local_address)
@@ -797,6 +819,7 @@ def test_a_read_limit_that_is_no_number_is_refused(limit: int) -> None:
         a.connector.connect(a.qp, listener.local_address, inbound_read_limit=limit)
 
 
+@pytest.mark.rules("R-READ-4")
 @pytest.mark.parametrize("limit", [1, 3])
 def test_never_more_reads_in_progress_than_the_outbound_limit(limit: int) -> None:
     """R-READ-4: the next one waits at the head of the queue and blocks what follows."""
@@ -822,6 +845,7 @@ def test_never_more_reads_in_progress_than_the_outbound_limit(limit: int) -> Non
 # ---- disconnecting
 
 
+@pytest.mark.rules("R-DISC-2", "R-DISC-7")
 def test_the_disconnect_completes_when_both_sides_have_disconnected(both: Pair) -> None:
     a, b = both
     going = a.connector.disconnect()
@@ -831,18 +855,21 @@ def test_the_disconnect_completes_when_both_sides_have_disconnected(both: Pair) 
     going.result(PATIENCE_S)
 
 
+@pytest.mark.rules("R-DISC-2")
 def test_both_sides_may_disconnect_at_once(both: Pair) -> None:
     first, second = both.a.connector.disconnect(), both.b.connector.disconnect()
     first.result(PATIENCE_S)
     second.result(PATIENCE_S)
 
 
+@pytest.mark.rules("R-DISC-7")
 def test_the_peers_close_lets_the_disconnect_complete(both: Pair) -> None:
     going = both.a.connector.disconnect()
     both.b.connector.close()
     going.result(PATIENCE_S)
 
 
+@pytest.mark.rules("A-14")
 def test_an_abort_during_the_disconnect_is_its_failure(both: Pair) -> None:
     a, b = both
     going = a.connector.disconnect()
@@ -851,6 +878,7 @@ def test_an_abort_during_the_disconnect_is_its_failure(both: Pair) -> None:
         going.result(PATIENCE_S)
 
 
+@pytest.mark.rules("R-DISC-2")
 def test_posted_requests_go_out_before_the_disconnect(both: Pair) -> None:
     a, b = both
     for number in range(20):
@@ -862,6 +890,7 @@ def test_posted_requests_go_out_before_the_disconnect(both: Pair) -> None:
     going.result(PATIENCE_S)
 
 
+@pytest.mark.rules("R-DISC-2")
 def test_reads_under_way_finish_before_the_disconnect(both: Pair) -> None:
     a, b = both
     b.mr.view[:4] = b"data"
@@ -885,6 +914,7 @@ def test_messages_that_come_during_the_disconnect_are_received(both: Pair) -> No
     going.result(PATIENCE_S)
 
 
+@pytest.mark.rules("R-DISC-3")
 def test_what_is_left_is_flushed_when_the_disconnect_is_complete(both: Pair) -> None:
     a, b = both
     for end in both:
@@ -896,6 +926,7 @@ def test_what_is_left_is_flushed_when_the_disconnect_is_complete(both: Pair) -> 
         assert one(end.cq).status is Status.CANCELLED
 
 
+@pytest.mark.rules("R-DEV-4", "R-FLUSH-6", "A-2")
 def test_the_peers_disconnect_flushes_nothing(both: Pair) -> None:
     """R-DEV-4, R-FLUSH-6."""
     a, b = both
@@ -927,6 +958,7 @@ def test_after_the_peers_close_the_disconnect_does_not_wait_for_reads_that_nobod
         assert one(end.cq).status is Status.CANCELLED
 
 
+@pytest.mark.rules("A-19", "R-CLOSE-10", "R-DEV-1")
 def test_no_event_comes_for_the_own_disconnect_or_close() -> None:
     """R-DEV-1, A-19."""
     told: list[Disconnect] = []
@@ -950,6 +982,7 @@ def test_no_event_comes_for_the_own_disconnect_or_close() -> None:
     assert told == []
 
 
+@pytest.mark.rules("R-DEV-1")
 @pytest.mark.parametrize("how", ["disconnect", "close", "reset"])
 def test_the_event_is_called_once_with_the_connector(how: str) -> None:
     told: list[tuple[Connector, Disconnect]] = []
@@ -998,6 +1031,7 @@ def test_closing_does_not_wait_for_the_peer() -> None:
         end.connector.close().result(PATIENCE_S)
 
 
+@pytest.mark.rules("A-14")
 def test_disconnecting_what_is_not_connected_is_connection_invalid() -> None:
     with open_adapter() as adapter:
         with pytest.raises(ConnectionInvalid) as refused:
@@ -1012,6 +1046,7 @@ def test_a_second_disconnect_is_connection_invalid(both: Pair) -> None:
     both.b.connector.disconnect().result(PATIENCE_S)
 
 
+@pytest.mark.rules("R-QP-6")
 def test_a_queue_pair_is_connected_once(both: Pair) -> None:
     a, b = both
     going = a.connector.disconnect()
@@ -1071,6 +1106,7 @@ def test_calls_on_a_connected_connector(both: Pair) -> None:
     still_works(*both)
 
 
+@pytest.mark.rules("R-COMPCONN-1")
 def test_a_lost_peer_before_the_completion_makes_it_connection_aborted() -> None:
     with open_adapter() as adapter, RawListener() as listener:
         end = loose_end(adapter)
@@ -1123,6 +1159,7 @@ def test_an_address_that_is_not_numeric_is_refused_and_nothing_is_resolved(addre
             end.connector.connect(end.qp, listener.address).add_done_callback(lambda _: None)
 
 
+@pytest.mark.rules("R-CONN-1")
 def test_a_source_that_is_not_the_adapters_is_invalid_address() -> None:
     with open_adapter() as adapter:
         end = loose_end(adapter)
@@ -1143,6 +1180,7 @@ def test_the_source_may_be_chosen() -> None:
         assert a.connector.local_address == ("127.0.0.1", port)
 
 
+@pytest.mark.rules("R-CONN-7")
 def test_closing_a_connecting_connector_abandons_the_attempt() -> None:
     with open_adapter() as adapter, RawListener() as listener:
         end = loose_end(adapter)
@@ -1200,12 +1238,14 @@ def test_a_failed_short_connect_leaves_no_connector() -> None:
 # ---- listeners
 
 
+@pytest.mark.rules("R-PORT-1")
 def test_a_port_that_is_asked_for_as_0_is_a_dynamic_one() -> None:
     with open_adapter() as adapter:
         for _ in range(5):
             assert 49152 <= adapter.listen().local_address[1] <= 65535
 
 
+@pytest.mark.rules("R-LISTEN-1", "R-EP-2")
 def test_a_listeners_address_in_use_is_a_sharing_violation() -> None:
     with open_adapter() as adapter:
         first = adapter.listen()
@@ -1227,6 +1267,7 @@ def test_an_address_of_somebody_else_is_invalid_address() -> None:
     assert refused.value.status is Status.INVALID_ADDRESS
 
 
+@pytest.mark.rules("R-LISTEN-3")
 def test_one_listen_per_listener() -> None:
     with open_adapter() as adapter:
         listener = adapter.listen()
@@ -1234,11 +1275,13 @@ def test_one_listen_per_listener() -> None:
             listener.listen(("127.0.0.1", 0))
 
 
+@pytest.mark.rules("R-ADDR-4")
 def test_a_listener_that_does_not_listen_has_no_address() -> None:
     with open_adapter() as adapter, pytest.raises(InvalidState, match="R-ADDR-4"):
         _ = adapter.create_listener().local_address
 
 
+@pytest.mark.rules("R-PAUSE-1", "R-PAUSE-2")
 def test_a_paused_listener_is_as_if_nobody_listened() -> None:
     with two_loose_ends() as (a, b, listener):
         listener.control_connect_events(pause=True)
@@ -1250,6 +1293,7 @@ def test_a_paused_listener_is_as_if_nobody_listened() -> None:
         connecting.result(PATIENCE_S)
 
 
+@pytest.mark.rules("R-PAUSE-3")
 def test_a_pause_does_not_affect_requests_that_were_indicated() -> None:
     with two_loose_ends() as (a, b, listener):
         connecting = a.connector.connect(a.qp, listener.local_address)
@@ -1259,6 +1303,7 @@ def test_a_pause_does_not_affect_requests_that_were_indicated() -> None:
         connecting.result(PATIENCE_S)
 
 
+@pytest.mark.rules("R-CLOSE-9", "A-21")
 def test_closing_a_listener_rejects_unclaimed_requests_and_keeps_claimed_ones() -> None:
     """R-CLOSE-9, A-21."""
     with two_loose_ends() as (a, b, listener):
@@ -1281,6 +1326,7 @@ def test_closing_a_listener_rejects_unclaimed_requests_and_keeps_claimed_ones() 
         closing.result(PATIENCE_S)
 
 
+@pytest.mark.rules("R-EP-1", "R-EP-2")
 def test_the_port_stays_taken_until_listener_and_accepted_connectors_are_closed() -> None:
     """R-EP-2."""
     with two_loose_ends() as (a, b, listener):
@@ -1357,6 +1403,7 @@ def test_more_unanswered_requests_than_the_limit_are_refused() -> None:
         request_from(a, listener)
 
 
+@pytest.mark.rules("R-CEV-1", "R-ACCEPT-3", "R-ADDR-3")
 def test_the_connect_callback_gets_each_request_and_may_accept_inside() -> None:
     """R-ACCEPT-3, R-CEV-1, R-ADDR-3."""
     seen: list[tuple[Address, bytes]] = []

@@ -79,6 +79,7 @@ PARAMETERS = [pytest.param(kind, post, id=kind.name.lower()) for kind, post in S
 # ---- who may be deferred, and what starts it
 
 
+@pytest.mark.rules("R-DEFER-1", "R-DEFER-2")
 @pytest.mark.parametrize(("kind", "post"), PARAMETERS)
 def test_every_initiator_request_may_be_deferred_and_gives_its_one_result(
     both: Pair, kind: OperationType, post: Post
@@ -104,6 +105,7 @@ def test_a_deferred_send_and_invalidate_invalidates(both: Pair) -> None:
     assert [r.invalidated_token for r in take(b.cq, 2)] == [token, None]
 
 
+@pytest.mark.rules("R-DEFER-5")
 @pytest.mark.parametrize(("kind", "post"), PARAMETERS)
 def test_any_request_without_the_flag_starts_everything_before_it(both: Pair, kind: OperationType, post: Post) -> None:
     a, b = both
@@ -119,6 +121,7 @@ def test_any_request_without_the_flag_starts_everything_before_it(both: Pair, ki
     assert contexts(take(a.cq, 2)) == [1, 2]
 
 
+@pytest.mark.rules("R-DEFER-7")
 def test_a_chain_runs_in_posting_order(both: Pair) -> None:
     a, b = both
     for number in range(20):
@@ -130,6 +133,7 @@ def test_a_chain_runs_in_posting_order(both: Pair) -> None:
     assert contexts(take(a.cq, 20)) == list(range(20))
 
 
+@pytest.mark.rules("R-WR-14", "R-TOK-2")
 def test_fast_register_deferred_then_a_send_that_carries_its_token(both: Pair) -> None:
     """The documented pattern: one doorbell for both, the token is good when the message is there (R-WR-14)."""
     a, b = both
@@ -147,6 +151,7 @@ def test_fast_register_deferred_then_a_send_that_carries_its_token(both: Pair) -
     assert target.buffer[:7] == b"written"
 
 
+@pytest.mark.rules("R-COMP-1")
 def test_silent_and_deferred_gives_no_result(both: Pair) -> None:
     a, b = both
     for _ in range(2):
@@ -157,6 +162,7 @@ def test_silent_and_deferred_gives_no_result(both: Pair) -> None:
     succeed(b.cq, 2)
 
 
+@pytest.mark.rules("R-DEFER-7", "R-WR-11")
 def test_fences_work_in_a_chain() -> None:
     with raw_server() as (peer, end):
         end.qp.read(end.mr[0:4], 0, UNKNOWN, flags=DEFER)
@@ -194,6 +200,7 @@ FAILURES: dict[str, Failure] = {
 }
 
 
+@pytest.mark.rules("R-DEFER-6", "R-DEFER-3")
 def test_when_the_second_fast_register_fails_inline_the_first_runs_and_completes(both: Pair) -> None:
     """The example of the page (R-DEFER-6): no send follows."""
     a, b = both
@@ -221,6 +228,7 @@ def still_works_back(sender: End, receiver: End) -> None:
     succeed(receiver.cq)
 
 
+@pytest.mark.rules("R-DEFER-3")
 @pytest.mark.parametrize("name", FAILURES)
 def test_a_post_that_fails_inline_starts_what_was_deferred_before_it(both: Pair, name: str) -> None:
     a, b = both
@@ -237,6 +245,7 @@ def test_a_post_that_fails_inline_starts_what_was_deferred_before_it(both: Pair,
     still_works(a, b)
 
 
+@pytest.mark.rules("R-DEFER-7")
 def test_a_full_queue_starts_what_was_deferred() -> None:
     with open_adapter() as active, open_adapter() as passive:
         a, b = loose_end(active, queue_depth=4), loose_end(passive)
@@ -266,6 +275,7 @@ def test_a_post_on_a_closing_queue_pair_strands_nothing(both: Pair) -> None:
 # ---- the other ways out
 
 
+@pytest.mark.rules("R-DEFER-7")
 def test_deferred_requests_are_flushed_like_others(both: Pair) -> None:
     a, _ = both
     account = Ledger(a)
@@ -276,6 +286,7 @@ def test_deferred_requests_are_flushed_like_others(both: Pair) -> None:
     assert [r.status for r in results] == [Status.CANCELLED] * 3
 
 
+@pytest.mark.rules("R-COMP-2")
 def test_silent_deferred_requests_are_told_when_flushed(both: Pair) -> None:
     a, _ = both
     account = Ledger(a)
@@ -294,6 +305,7 @@ def test_a_reset_flushes_deferred_requests(both: Pair) -> None:
     assert [r.status for r in account.close_account()] == [Status.CANCELLED]
 
 
+@pytest.mark.rules("R-DEFER-7")
 def test_the_disconnect_starts_deferred_requests(both: Pair) -> None:
     a, b = both
     b.qp.receive(b.mr[0:8], context="arrived")
@@ -315,6 +327,7 @@ def test_closing_the_connector_strands_nothing(both: Pair) -> None:
     assert len(account.close_account()) == 3
 
 
+@pytest.mark.rules("R-FLUSH-6")
 def test_the_peers_disconnect_does_not_flush_deferred_requests(both: Pair) -> None:
     a, b = both
     account = Ledger(a)

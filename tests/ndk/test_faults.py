@@ -131,6 +131,7 @@ def post_all_kinds(account: Ledger, rng: random.Random, address: int, token: Rem
     account.post(rng.choice(kinds), flags)
 
 
+@pytest.mark.rules("A-2")
 def test_a_killed_peer_that_had_read_everything_is_a_disconnect_and_the_local_one_gives_every_request_back() -> None:
     """The system of the killed process ends the connection in good order, so it looks graceful (A-2)."""
     with other_process() as (process, end, _, _):
@@ -168,6 +169,7 @@ def test_a_peer_killed_with_data_unread_is_a_reset_and_every_request_comes_back_
         assert {r.provider_error_code for r in failed} == {how.provider_reason}
 
 
+@pytest.mark.rules("R-COMP-1")
 @pytest.mark.parametrize("turn", range(4))
 def test_every_request_of_every_kind_comes_back_once_when_the_peer_is_killed_at_a_random_point(turn: int) -> None:
     seed = random.SystemRandom().getrandbits(32)
@@ -251,6 +253,7 @@ def test_a_close_in_the_middle_of_a_message_is_an_abort() -> None:
         assert [r.status for r in take(end.cq, 4)] == [Status.CANCELLED] * 4
 
 
+@pytest.mark.rules("R-IW-2", "A-2")
 def test_a_close_between_two_messages_is_graceful_and_flushes_nothing() -> None:
     with raw_client(receives=4) as (peer, end):
         peer.send_message(b"whole")
@@ -260,6 +263,7 @@ def test_a_close_between_two_messages_is_graceful_and_flushes_nothing() -> None:
         assert contexts(end.cq.get_results()) == [0]
 
 
+@pytest.mark.rules("R-DEV-4")
 def test_after_the_peers_graceful_close_sends_still_go_out() -> None:
     """Half-close: RFC 5041 lets the other direction go on."""
     with raw_client(receives=1) as (peer, end):
@@ -375,6 +379,7 @@ def test_more_reads_than_the_inbound_limit_are_terminated_with_1_2_2() -> None:
 # ---- receives that are missing or too small
 
 
+@pytest.mark.rules("A-10")
 def test_a_message_without_a_receive_is_terminated_with_1_2_2(both: Pair) -> None:
     a, b = both
     a.qp.send(b"nobody expects it")
@@ -385,6 +390,7 @@ def test_a_message_without_a_receive_is_terminated_with_1_2_2(both: Pair) -> Non
     assert "receive_wait_s" in str(ended(b).error)  # what to do
 
 
+@pytest.mark.rules("A-10")
 def test_a_message_without_a_receive_waits_as_long_as_the_grace_time() -> None:
     with pair(config=IwarpConfig(receive_wait_s=PATIENCE_S)) as (a, b):
         a.qp.send(b"early")
@@ -409,6 +415,7 @@ def test_an_empty_message_needs_a_receive_too(both: Pair) -> None:
     assert triple(fault_of(both.b)) == (1, 2, 2)
 
 
+@pytest.mark.rules("A-5")
 def test_a_receive_that_is_too_small_fails_with_buffer_overflow_and_the_others_are_flushed(both: Pair) -> None:
     a, b = both
     account = Ledger(b)
@@ -427,6 +434,7 @@ def test_a_receive_that_is_too_small_fails_with_buffer_overflow_and_the_others_a
     assert triple(fault_of(b)) == (1, 2, 5)
 
 
+@pytest.mark.rules("R-IW-3")
 def test_the_sender_of_a_message_too_long_sees_success_and_then_the_end(both: Pair) -> None:
     a, b = both
     b.qp.receive(b.mr[0:15])
@@ -537,6 +545,7 @@ CASES = [
 ]
 
 
+@pytest.mark.rules("R-MEM-1", "R-MEM-2", "R-MEM-3", "R-MEM-5")
 @pytest.mark.parametrize(
     ("kind", "where", "expected"),
     [pytest.param(kind, where, expected, id=f"{kind} {name}") for kind, name, where, expected in CASES],
@@ -603,6 +612,7 @@ def test_an_access_outside_names_the_region_its_range_and_its_owner(both: Pair) 
     assert f"[{b.mr.address:#x}, +8192)" in text
 
 
+@pytest.mark.rules("R-MEM-4")
 @pytest.mark.parametrize("kind", ["write", "read"])
 def test_an_access_of_length_0_is_not_looked_at(both: Pair, kind: str) -> None:
     """R-MEM-4."""
@@ -616,6 +626,7 @@ def test_an_access_of_length_0_is_not_looked_at(both: Pair, kind: str) -> None:
     still_works(a, b)
 
 
+@pytest.mark.rules("R-MEM-3")
 @pytest.mark.parametrize("kind", ["write", "read"])
 def test_an_access_up_to_the_last_octet_is_allowed(both: Pair, kind: str) -> None:
     a, b = both
@@ -628,6 +639,7 @@ def test_an_access_up_to_the_last_octet_is_allowed(both: Pair, kind: str) -> Non
     assert b.cq.get_results() == []  # R-MEM-6: the target's program sees nothing
 
 
+@pytest.mark.rules("A-4")
 def test_of_several_reads_the_one_that_failed_has_the_status(both: Pair) -> None:
     a, b = both
     a.qp.read(a.mr[0:8], b.mr.address, b.mr.remote_token, context=1)
@@ -675,6 +687,7 @@ LOCAL: dict[str, tuple[Bad, str]] = {
 }
 
 
+@pytest.mark.rules("R-WR-15")
 @pytest.mark.parametrize("kind", ["send", "write", "read", "receive"])
 @pytest.mark.parametrize("name", LOCAL)
 def test_local_memory_that_must_not_be_used_is_an_access_violation_of_that_request(
@@ -708,6 +721,7 @@ def test_local_memory_that_must_not_be_used_is_an_access_violation_of_that_reque
     assert triple(fault_of(b)) == (0, 0, 0)  # RFC 5040 4.8: local catastrophic
 
 
+@pytest.mark.rules("R-WR-15")
 @pytest.mark.parametrize("kind", ["read", "receive"])
 def test_a_target_without_local_write_is_an_access_violation(both: Pair, kind: str) -> None:
     a, b = both
@@ -722,6 +736,7 @@ def test_a_target_without_local_write_is_an_access_violation(both: Pair, kind: s
     assert "R-WR-15" in str(result.error)
 
 
+@pytest.mark.rules("R-WR-15")
 def test_a_source_needs_no_right(both: Pair) -> None:
     a, b = both
     mr = a.pd.register_mr(b"read only")
@@ -732,6 +747,7 @@ def test_a_source_needs_no_right(both: Pair) -> None:
     assert bytes(b.mr.view[:9]) == b"read only"
 
 
+@pytest.mark.rules("R-COMP-6")
 def test_requests_before_a_local_failure_succeed_and_those_behind_it_are_cancelled(both: Pair) -> None:
     a, b = both
     for _ in range(2):
@@ -748,6 +764,7 @@ def test_requests_before_a_local_failure_succeed_and_those_behind_it_are_cancell
     ]
 
 
+@pytest.mark.rules("R-WR-15")
 def test_the_right_is_looked_at_when_the_request_runs_not_when_it_is_posted(both: Pair) -> None:
     """R-WR-15: a fast register earlier in the queue makes it good."""
     a, b = both
@@ -837,6 +854,7 @@ def test_a_terminate_that_is_cut_off_still_ends_the_connection() -> None:
 # ---- versions
 
 
+@pytest.mark.rules("R-DEV-5")
 def test_below_version_2_1_provider_codes_and_reasons_are_0() -> None:
     with pair(version=(1, 2)) as (a, b):
         for end in (a, b):
@@ -865,6 +883,7 @@ def test_a_connection_that_fails_is_counted_as_an_error(both: Pair) -> None:
 # ---- flush
 
 
+@pytest.mark.rules("R-FLUSH-1", "A-3")
 def test_a_flush_cancels_everything_aborts_the_connection_and_later_posts_are_cancelled(both: Pair) -> None:
     a, b = both
     account = Ledger(a)
@@ -880,6 +899,7 @@ def test_a_flush_cancels_everything_aborts_the_connection_and_later_posts_are_ca
     assert not ended(b).graceful
 
 
+@pytest.mark.rules("R-FLUSH-1")
 def test_a_flush_before_the_connection_cancels_the_receives_and_the_queue_pair_stays_usable() -> None:
     with open_adapter() as active, open_adapter() as passive:
         a, b = loose_end(active), loose_end(passive)
@@ -890,6 +910,7 @@ def test_a_flush_before_the_connection_cancels_the_receives_and_the_queue_pair_s
         still_works(a, b)
 
 
+@pytest.mark.rules("R-FLUSH-7")
 def test_a_request_that_was_finished_keeps_its_status_in_a_flush(both: Pair) -> None:
     a, b = both
     b.qp.receive(b.mr[0:8], context="done")
@@ -993,6 +1014,7 @@ DEATHS: dict[str, Callable[[Side], object]] = {
 }
 
 
+@pytest.mark.rules("R-COMP-1", "R-COMP-4")
 @pytest.mark.parametrize("turn", range(4))
 @pytest.mark.parametrize("death", DEATHS)
 def test_every_request_comes_back_once_and_in_order_however_the_connection_dies(death: str, turn: int) -> None:

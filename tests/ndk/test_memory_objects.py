@@ -71,6 +71,7 @@ def held(buffer: bytearray) -> bool:
 # ---- registration
 
 
+@pytest.mark.rules("R-REGMR-4", "R-DEREG-2")
 def test_registration_holds_the_buffers_export_until_deregistration(both: Pair) -> None:
     buffer = bytearray(64)
     mr = both.a.pd.register_mr(buffer)
@@ -79,6 +80,7 @@ def test_registration_holds_the_buffers_export_until_deregistration(both: Pair) 
     assert not held(buffer)
 
 
+@pytest.mark.rules("R-CLOSE-12")
 def test_registration_holds_the_buffers_export_until_the_close(both: Pair) -> None:
     buffer = bytearray(64)
     mr = both.a.pd.register_mr(buffer)
@@ -109,6 +111,7 @@ def test_a_refused_registration_holds_nothing(both: Pair) -> None:
     assert not held(buffer)
 
 
+@pytest.mark.rules("R-REGMR-1", "A-24")
 @pytest.mark.parametrize(
     "buffer",
     [
@@ -190,6 +193,7 @@ def test_only_the_first_octets_may_be_registered(both: Pair) -> None:
     assert triple(fault_of(a)) == (1, 1, 1)
 
 
+@pytest.mark.rules("R-REGMR-7")
 def test_the_same_memory_may_be_registered_several_times_with_different_rights(both: Pair) -> None:
     a, b = both
     buffer = bytearray(64)
@@ -200,6 +204,7 @@ def test_the_same_memory_may_be_registered_several_times_with_different_rights(b
     assert read(b, 5, reading.address, reading.remote_token) == b"hello"
 
 
+@pytest.mark.rules("R-REGMR-7")
 def test_one_region_holds_one_registration(both: Pair) -> None:
     mr = both.a.mr
     with pytest.raises(InvalidState) as refused:
@@ -208,6 +213,7 @@ def test_one_region_holds_one_registration(both: Pair) -> None:
     assert mr.length == 8192
 
 
+@pytest.mark.rules("R-DEREG-3", "R-REGMR-6")
 def test_a_region_can_be_registered_anew_and_has_new_tokens(both: Pair) -> None:
     a, b = both
     mr = a.pd.create_mr()
@@ -222,11 +228,13 @@ def test_a_region_can_be_registered_anew_and_has_new_tokens(both: Pair) -> None:
     assert triple(fault_of(a)) == (1, 1, 0)
 
 
+@pytest.mark.rules("R-DEREG-1")
 def test_deregistering_what_is_not_registered_is_refused(both: Pair) -> None:
     with pytest.raises(InvalidState):
         both.a.pd.create_mr().deregister()
 
 
+@pytest.mark.rules("R-TOKEN-1")
 def test_tokens_are_not_0_and_local_and_remote_differ(both: Pair) -> None:
     mr, fast = both.a.mr, fast_region(both.a, None).mr
     tokens = {mr.local_token, mr.remote_token, fast.local_token, fast.remote_token, both.a.pd.privileged_token}
@@ -235,6 +243,7 @@ def test_tokens_are_not_0_and_local_and_remote_differ(both: Pair) -> None:
     assert max(tokens) < 1 << 32
 
 
+@pytest.mark.rules("R-TOK-1")
 @pytest.mark.parametrize("name", ["address", "length", "local_token", "remote_token", "view"])
 @pytest.mark.parametrize("fast", [False, True])
 def test_reading_an_attribute_before_it_is_valid_is_invalid_state(both: Pair, name: str, fast: bool) -> None:
@@ -264,6 +273,7 @@ WRONG_KIND: dict[str, tuple[bool, Callable[[End, Mr], object]]] = {
 }
 
 
+@pytest.mark.rules("R-MR-1")
 @pytest.mark.parametrize("name", WRONG_KIND)
 def test_the_wrong_kind_of_region_is_invalid_device_request(both: Pair, name: str) -> None:
     fast, call = WRONG_KIND[name]
@@ -272,6 +282,7 @@ def test_the_wrong_kind_of_region_is_invalid_device_request(both: Pair, name: st
     assert refused.value.status is Status.INVALID_DEVICE_REQUEST
 
 
+@pytest.mark.rules("R-INV-2")
 def test_invalidating_a_normal_region_is_an_invalid_parameter(both: Pair) -> None:
     with pytest.raises(InvalidParameter, match="R-INV-2"):
         both.a.qp.invalidate(both.a.mr)
@@ -332,6 +343,7 @@ def test_numbers_that_fit_no_sge_are_refused(both: Pair, sge: tuple[int, int, in
         both.a.qp.receive(Sge(sge[0], sge[1], LocalToken(sge[2])))
 
 
+@pytest.mark.rules("R-RECV-3")
 def test_a_receive_is_scattered_over_its_sges_in_order(both: Pair) -> None:
     a, b = both
     other = b.pd.register_mr(bytearray(16))
@@ -343,6 +355,7 @@ def test_a_receive_is_scattered_over_its_sges_in_order(both: Pair) -> None:
     assert bytes(b.mr.view[20:26]) == b"\x08\x09\x0a\x0b\x0c\0"
 
 
+@pytest.mark.rules("R-WR-6")
 def test_too_many_receive_sges_are_data_overrun(both: Pair) -> None:
     with pytest.raises(DataOverrun, match="max_receive_sge=4"):
         both.a.qp.receive([both.a.mr[0:1]] * 5)
@@ -358,6 +371,7 @@ def test_an_mdls_address_is_the_real_one_of_its_first_octet() -> None:
     assert Mdl(numbers).length == 16
 
 
+@pytest.mark.rules("R-REGMR-3")
 def test_an_mdls_given_address_is_only_an_index(both: Pair) -> None:
     a, b = both
     buffer = bytearray(64)
@@ -367,6 +381,7 @@ def test_an_mdls_given_address_is_only_an_index(both: Pair) -> None:
     assert buffer[0x10:0x15] == b"index"
 
 
+@pytest.mark.rules("R-REGMR-3", "R-MEM-3")
 def test_a_region_may_begin_at_0_and_end_at_the_top(both: Pair) -> None:
     a, b = both
     low = a.pd.register_mr(Mdl(bytearray(8), address=0), EVERY_RIGHT)
@@ -410,6 +425,7 @@ def test_a_chain_with_a_read_only_link_is_read_only(both: Pair) -> None:
 # ---- logical address mappings
 
 
+@pytest.mark.rules("R-LAM-3", "R-LAM-4")
 @pytest.mark.parametrize(("start", "length"), [(0, 1), (0, 4096), (0, 4097), (4095, 2), (100, 8192), (1, 12288)])
 def test_a_mapping_has_a_page_for_each_page_spanned_and_the_offset_in_the_first(start: int, length: int) -> None:
     with open_adapter() as adapter:
@@ -428,11 +444,13 @@ def test_a_mapping_of_the_first_octets_only() -> None:
                 adapter.build_lam(buffer, length=length)
 
 
+@pytest.mark.rules("R-LAM-1")
 def test_a_mapping_of_what_is_not_contiguous_is_refused() -> None:
     with open_adapter() as adapter, pytest.raises(InvalidParameter):
         adapter.build_lam(memoryview(bytearray(64))[::2])
 
 
+@pytest.mark.rules("R-LAM-2", "R-LAM-9")
 def test_a_mapping_holds_the_buffer_until_its_release() -> None:
     with open_adapter() as adapter:
         buffer = bytearray(100)
@@ -470,6 +488,7 @@ def test_the_sges_of_a_mapping_are_one_for_each_page_touched() -> None:
 # ---- the privileged token
 
 
+@pytest.mark.rules("R-PRIV-2")
 def test_the_privileged_token_reads_as_the_source_of_a_send(both: Pair) -> None:
     a, b = both
     lam = a.adapter.build_lam(bytearray(range(256)) * 40).result(0)
@@ -479,6 +498,7 @@ def test_the_privileged_token_reads_as_the_source_of_a_send(both: Pair) -> None:
     assert bytes(b.mr.view[:5000]) == (bytes(range(256)) * 40)[4000:9000]
 
 
+@pytest.mark.rules("R-PRIV-2", "R-SINK-4")
 def test_the_privileged_token_writes_as_the_sink_of_a_read_and_of_a_receive(both: Pair) -> None:
     a, b = both
     b.mr.view[:] = bytes(n * 3 % 251 for n in range(8192))
@@ -493,6 +513,7 @@ def test_the_privileged_token_writes_as_the_sink_of_a_read_and_of_a_receive(both
     assert buffer[:8] == b"received"
 
 
+@pytest.mark.rules("R-PRIV-3")
 def test_the_privileged_token_never_gives_remote_access(both: Pair) -> None:
     a, b = both
     lam = b.adapter.build_lam(bytearray(64)).result(0)
@@ -520,6 +541,7 @@ def test_page_octets_outside_the_mapped_buffer_do_not_exist_for_a_privileged_sge
     assert one(a.cq).status is Status.ACCESS_VIOLATION
 
 
+@pytest.mark.rules("R-WR-9")
 def test_after_the_release_logical_addresses_are_an_access_violation(both: Pair) -> None:
     a, b = both
     lam = a.adapter.build_lam(bytearray(64)).result(0)
@@ -533,6 +555,7 @@ def test_after_the_release_logical_addresses_are_an_access_violation(both: Pair)
 # ---- fast registration
 
 
+@pytest.mark.rules("R-TOK-4")
 def test_fast_register_end_to_end(both: Pair) -> None:
     """Register, write through it, take it away, register again with the same token, write again (R-TOK-4)."""
     a, b = both
@@ -553,6 +576,7 @@ def test_fast_register_end_to_end(both: Pair) -> None:
         assert target.token == token
 
 
+@pytest.mark.rules("R-TOK-2", "R-FREG-5")
 def test_the_remote_token_is_there_when_the_fast_register_has_returned(both: Pair) -> None:
     target = fast_region(both.a, None)
     assert target.token != 0
@@ -592,6 +616,7 @@ def test_a_full_queue_leaves_address_and_length_unknown() -> None:
             _ = target.mr.address
 
 
+@pytest.mark.rules("R-FRINIT-3")
 @pytest.mark.parametrize("flags", [OpFlag.ALLOW_REMOTE_READ, OpFlag.ALLOW_REMOTE_WRITE, FAST_RIGHTS])
 def test_a_remote_right_needs_remote_access_at_the_initialisation(both: Pair, flags: int) -> None:
     target = fast_region(both.a, None, remote_access=False)
@@ -601,6 +626,7 @@ def test_a_remote_right_needs_remote_access_at_the_initialisation(both: Pair, fl
     succeed(both.a.cq)
 
 
+@pytest.mark.rules("R-SINK-3", "E-8")
 def test_the_read_sink_flag_is_accepted(both: Pair) -> None:
     """R-SINK-3."""
     a, b = both
@@ -610,6 +636,7 @@ def test_the_read_sink_flag_is_accepted(both: Pair) -> None:
     succeed(a.cq)
 
 
+@pytest.mark.rules("R-FRINIT-2")
 @pytest.mark.parametrize("pages", [0, 513])
 def test_a_page_count_that_is_not_supported_is_an_implementation_limit_in_the_pending(both: Pair, pages: int) -> None:
     mr = both.a.pd.create_mr(fast_register=True)
@@ -628,6 +655,7 @@ def test_the_adapters_page_count_works() -> None:
         assert target.buffer[-1:] == b"!"
 
 
+@pytest.mark.rules("A-17")
 def test_initialising_again_while_invalid_replaces_the_limit_and_keeps_the_token(both: Pair) -> None:
     target = fast_region(both.a, None, size=2 * PAGE_SIZE, pages=1)
     token = target.token
@@ -641,6 +669,7 @@ def test_initialising_again_while_invalid_replaces_the_limit_and_keeps_the_token
         target.mr.initialize_fast_register(3, True)
 
 
+@pytest.mark.rules("R-FREG-6")
 def test_a_second_fast_register_needs_an_invalidate_first(both: Pair) -> None:
     a, b = both
     target = fast_region(a)
@@ -653,6 +682,7 @@ def test_a_second_fast_register_needs_an_invalidate_first(both: Pair) -> None:
     still_works(a, b)
 
 
+@pytest.mark.rules("R-FREG-6")
 def test_a_second_fast_register_in_the_queue_fails_when_it_runs(both: Pair) -> None:
     a, _ = both
     target = fast_region(a, None)
@@ -664,6 +694,7 @@ def test_a_second_fast_register_in_the_queue_fails_when_it_runs(both: Pair) -> N
     assert not ended(a).graceful
 
 
+@pytest.mark.rules("R-FREG-2", "R-FREG-3", "R-FREG-4")
 @pytest.mark.parametrize(
     ("fbo", "length", "base"),
     [
@@ -689,6 +720,7 @@ def test_a_layout_against_the_rules_is_refused(both: Pair, fbo: int, length: int
     still_works(a, b)
 
 
+@pytest.mark.rules("R-FREG-4", "A-16")
 @pytest.mark.parametrize(
     ("fbo", "length", "base"),
     [(0, 8192, 0), (16, 8176, 16), (16, 8, 0xFFFF_0010), (4095, 4097, 4095), (0, 8192, (1 << 64) - 8192)],
@@ -706,6 +738,7 @@ def test_any_base_that_fits_the_offset_names_the_first_octet(both: Pair, fbo: in
     assert (mr.address, mr.length) == (base, length)
 
 
+@pytest.mark.rules("R-LAM-3")
 def test_pages_may_be_taken_in_any_order(both: Pair) -> None:
     a, b = both
     first, second = bytearray(b"1" * PAGE_SIZE), bytearray(b"2" * PAGE_SIZE)
@@ -718,6 +751,7 @@ def test_pages_may_be_taken_in_any_order(both: Pair) -> None:
     assert read(b, 4, PAGE_SIZE - 2, mr.remote_token) == b"2211"
 
 
+@pytest.mark.rules("R-FREG-2")
 @pytest.mark.parametrize("page", [16, 0, 0x7FFF_F000])
 def test_pages_that_are_no_mapped_ones_are_refused(both: Pair, page: int) -> None:
     with pytest.raises(InvalidParameter, match="R-FREG-2"):
@@ -774,6 +808,7 @@ def test_a_cancelled_fast_register_holds_no_memory(both: Pair) -> None:
     assert not held(target.buffer)
 
 
+@pytest.mark.rules("R-INV-3")
 def test_an_invalidated_region_is_dead_for_local_use_too(both: Pair) -> None:
     a, b = both
     target = fast_region(a)
@@ -801,6 +836,7 @@ def test_closing_a_region_with_a_fast_register_in_the_queue_waits_for_it(both: P
 # ---- windows
 
 
+@pytest.mark.rules("R-MW-1", "A-7")
 def test_a_window_starts_invalid_and_its_token_never_changes(both: Pair) -> None:
     a, _ = both
     mw = a.pd.create_mw()
@@ -816,6 +852,7 @@ def test_a_window_starts_invalid_and_its_token_never_changes(both: Pair) -> None
     assert not hasattr(mw, "local_token")
 
 
+@pytest.mark.rules("R-BIND-5")
 def test_windows_over_the_same_memory_may_have_different_rights(both: Pair) -> None:
     a, b = both
     reading, writing = window(b, OpFlag.ALLOW_REMOTE_READ), window(b, OpFlag.ALLOW_REMOTE_WRITE)
@@ -825,6 +862,7 @@ def test_windows_over_the_same_memory_may_have_different_rights(both: Pair) -> N
     assert triple(fault_of(b)) == (0, 1, 2)
 
 
+@pytest.mark.rules("R-BIND-4")
 def test_a_window_needs_no_remote_right_of_its_region(both: Pair) -> None:
     """R-BIND-4."""
     a, b = both
@@ -834,6 +872,7 @@ def test_a_window_needs_no_remote_right_of_its_region(both: Pair) -> None:
     assert read(a, 4, mr.address, mw.remote_token) == b"lent"
 
 
+@pytest.mark.rules("R-BIND-1")
 def test_remote_write_over_a_region_without_local_write_is_an_access_violation(both: Pair) -> None:
     a, _ = both
     mr = a.pd.register_mr(bytearray(64), MrFlag.ALLOW_LOCAL_READ)
@@ -843,6 +882,7 @@ def test_remote_write_over_a_region_without_local_write_is_an_access_violation(b
     succeed(a.cq)
 
 
+@pytest.mark.rules("R-BIND-1")
 def test_a_window_without_a_right_is_refused(both: Pair) -> None:
     with pytest.raises(InvalidParameter, match="R-BIND-1"):
         both.a.qp.bind(both.a.mr, both.a.pd.create_mw(), flags=0)
@@ -876,6 +916,7 @@ def test_what_is_left_out_of_a_bind_means_the_whole_region(
     assert triple(fault_of(b)) == (1, 1, 1)
 
 
+@pytest.mark.rules("R-BIND-2", "A-6")
 @pytest.mark.parametrize(("offset", "length"), [(-1, 8), (8185, 8), (8192, 1), (0, 8193)])
 def test_a_window_that_is_not_inside_its_region_is_an_access_violation(both: Pair, offset: int, length: int) -> None:
     a, b = both
@@ -884,18 +925,21 @@ def test_a_window_that_is_not_inside_its_region_is_an_access_violation(both: Pai
     still_works(a, b)
 
 
+@pytest.mark.rules("A-24")
 @pytest.mark.parametrize("length", [0, -1])
 def test_a_window_without_length_is_refused(both: Pair, length: int) -> None:
     with pytest.raises(InvalidParameter, match="A-24"):
         both.a.qp.bind(both.a.mr, both.a.pd.create_mw(), both.a.mr.address, length, flags=FAST_RIGHTS)
 
 
+@pytest.mark.rules("A-6")
 def test_a_window_over_an_unregistered_region_is_refused(both: Pair) -> None:
     mr = fast_region(both.a, None).mr
     with pytest.raises((AccessViolation, InvalidState)):
         both.a.qp.bind(mr, both.a.pd.create_mw(), 0, 8, flags=FAST_RIGHTS)
 
 
+@pytest.mark.rules("R-BIND-5")
 def test_binding_again_needs_an_invalidate_first(both: Pair) -> None:
     a, b = both
     mw = window(a)
@@ -904,6 +948,7 @@ def test_binding_again_needs_an_invalidate_first(both: Pair) -> None:
     still_works(a, b)
 
 
+@pytest.mark.rules("A-6")
 def test_a_bind_that_turns_out_wrong_when_it_runs_is_an_access_violation(both: Pair) -> None:
     """A-6: the invalidate before it in the queue makes it so."""
     a, _ = both
@@ -914,6 +959,7 @@ def test_a_bind_that_turns_out_wrong_when_it_runs_is_an_access_violation(both: P
     assert (first.status, second.status) == (Status.SUCCESS, Status.ACCESS_VIOLATION)
 
 
+@pytest.mark.rules("A-13")
 def test_objects_of_another_pd_are_refused(both: Pair) -> None:
     a, _ = both
     other = a.adapter.create_pd()
@@ -933,6 +979,7 @@ def test_objects_of_a_wrong_type_are_a_type_error(both: Pair) -> None:
         a.qp.invalidate(a.cq)  # type: ignore[arg-type]
 
 
+@pytest.mark.rules("R-INVAL-4")
 def test_a_region_with_windows_bound_cannot_be_deregistered(both: Pair) -> None:
     a, _ = both
     mr = a.pd.register_mr(bytearray(64))
@@ -945,6 +992,7 @@ def test_a_region_with_windows_bound_cannot_be_deregistered(both: Pair) -> None:
     mr.deregister().result(0)
 
 
+@pytest.mark.rules("R-INVAL-4")
 def test_a_fast_region_with_windows_bound_cannot_be_invalidated(both: Pair) -> None:
     a, b = both
     target = fast_region(a)
@@ -958,6 +1006,7 @@ def test_a_fast_region_with_windows_bound_cannot_be_invalidated(both: Pair) -> N
     succeed(a.cq, 2)
 
 
+@pytest.mark.rules("R-MW-4")
 def test_closing_a_region_pends_while_a_window_is_bound_to_it(both: Pair) -> None:
     a, _ = both
     mr = a.pd.register_mr(bytearray(64))
@@ -970,6 +1019,7 @@ def test_closing_a_region_pends_while_a_window_is_bound_to_it(both: Pair) -> Non
     closing.result(PATIENCE_S)
 
 
+@pytest.mark.rules("R-MW-4")
 def test_closing_a_bound_window_frees_its_region(both: Pair) -> None:
     a, b = both
     mr = a.pd.register_mr(bytearray(64))
@@ -1004,6 +1054,7 @@ def test_leaving_a_with_block_of_a_region_closes_the_windows_on_it(both: Pair) -
 # ---- reads
 
 
+@pytest.mark.rules("R-SINK-6", "R-READ-2")
 def test_a_read_may_fill_several_sges(both: Pair) -> None:
     a, b = both
     b.mr.view[:12] = b"abcdefghijkl"
@@ -1015,6 +1066,7 @@ def test_a_read_may_fill_several_sges(both: Pair) -> None:
     assert bytes(a.mr.view[:5]) == b"ijkl\0"
 
 
+@pytest.mark.rules("R-WR-6")
 def test_the_adapters_read_sge_limit_overrides_the_queue_pairs(both: Pair) -> None:
     """R-WR-6."""
     a, b = both
@@ -1036,6 +1088,7 @@ def test_a_read_of_many_fpdus(both: Pair) -> None:
     assert sink.view == source.view
 
 
+@pytest.mark.rules("R-SINK-6", "R-SINK-2")
 def test_the_sink_needs_local_write_only_and_no_token_of_it_works_for_the_peer(both: Pair) -> None:
     """R-SINK-6."""
     a, b = both
@@ -1044,6 +1097,7 @@ def test_the_sink_needs_local_write_only_and_no_token_of_it_works_for_the_peer(b
     succeed(a.cq)
 
 
+@pytest.mark.rules("R-READ-5")
 def test_a_read_with_local_invalidate_kills_the_first_sges_token_when_it_succeeds(both: Pair) -> None:
     a, b = both
     b.mr.view[:8] = b"and dead"
@@ -1086,6 +1140,7 @@ def test_an_invalidate_waits_for_earlier_reads_into_the_region(both: Pair) -> No
     assert target.buffer[:8] == b"too late"
 
 
+@pytest.mark.rules("R-MEM-6")
 def test_valid_remote_accesses_are_invisible_to_the_owner(both: Pair) -> None:
     """R-MEM-6."""
     a, b = both
@@ -1095,6 +1150,7 @@ def test_valid_remote_accesses_are_invisible_to_the_owner(both: Pair) -> None:
     assert not b.connector.disconnected.done()
 
 
+@pytest.mark.rules("A-13")
 def test_a_qp_of_another_pd_cannot_use_a_local_token() -> None:
     with pair() as (a, b):
         other = loose_end(a.adapter)

@@ -83,12 +83,14 @@ def one_of_each(end: End) -> dict[ObjectType, NdkObject]:
 # ---- header and name
 
 
+@pytest.mark.rules("R-OBJ-2")
 def test_every_object_tells_its_type_and_the_adapters_version(both: Pair) -> None:
     for kind, item in one_of_each(both.a).items():
         assert item.object_type is kind
         assert item.version == NdkVersion(2, 1)
 
 
+@pytest.mark.rules("R-OPEN-2", "R-OBJ-2")
 @pytest.mark.parametrize(
     ("asked", "got"), [((1, 0), (1, 2)), ((1, 2), (1, 2)), ((2, 0), (2, 1)), ((2, 1), (2, 1))], ids=str
 )
@@ -101,6 +103,7 @@ def test_the_adapter_works_with_its_own_highest_minor_of_the_major(
         assert adapter.create_pd().version == got
 
 
+@pytest.mark.rules("R-OPEN-2")
 @pytest.mark.parametrize("version", [(0, 9), (1, 3), (2, 2), (3, 0)], ids=str)
 def test_a_version_that_is_not_offered_is_bad_version(version: tuple[int, int]) -> None:
     with pytest.raises(NotSupported) as refused:
@@ -108,6 +111,7 @@ def test_a_version_that_is_not_offered_is_bad_version(version: tuple[int, int]) 
     assert refused.value.status is Status.NDIS_BAD_VERSION
 
 
+@pytest.mark.rules("R-EXT-1")
 def test_no_extension_is_known(both: Pair) -> None:
     for item in one_of_each(both.a).values():
         with pytest.raises(NotSupported, match="R-EXT-1"):
@@ -173,6 +177,7 @@ def test_reprs_never_raise(both: Pair) -> None:
 # ---- closing
 
 
+@pytest.mark.rules("R-CLOSE-1")
 def test_close_of_a_leaf_is_done_at_once(both: Pair) -> None:
     mw = both.a.pd.create_mw()
     pending = mw.close()
@@ -185,6 +190,7 @@ def test_a_second_close_returns_the_same_pending(both: Pair) -> None:
         assert item.close() is item.close()
 
 
+@pytest.mark.rules("R-CLOSE-2", "R-CLOSE-5")
 def test_close_pends_while_a_successor_is_open(both: Pair) -> None:
     """R-CLOSE-2, R-CLOSE-5: the order does not matter."""
     a, _ = both
@@ -207,6 +213,7 @@ def test_a_close_that_expires_says_who_is_still_open(both: Pair) -> None:
     assert not isinstance(expired.value, NdkError)
 
 
+@pytest.mark.rules("R-CLOSE-6")
 @pytest.mark.parametrize("kind", list(ObjectType), ids=lambda kind: kind.name.lower())
 def test_a_closed_object_is_an_invalid_handle(both: Pair, kind: ObjectType) -> None:
     objects = one_of_each(both.a)
@@ -275,6 +282,7 @@ def test_on_done_is_called_once_on_the_callback_thread_with_the_pending(both: Pa
     assert len(seen) == 2
 
 
+@pytest.mark.rules("R-CLOSE-2")
 def test_what_an_object_depended_on_stays_until_its_close_callback_has_returned(both: Pair) -> None:
     """R-CLOSE-2: a successor's close-completion callback counts."""
     pd = both.a.adapter.create_pd()
@@ -293,6 +301,7 @@ def test_what_an_object_depended_on_stays_until_its_close_callback_has_returned(
     closing.result(PATIENCE_S)
 
 
+@pytest.mark.rules("R-CLOSE-2", "R-CLOSE-11")
 def test_a_close_pends_while_a_callback_of_the_object_runs(both: Pair) -> None:
     """R-CLOSE-11."""
     a, _ = both
@@ -316,6 +325,7 @@ def test_a_close_pends_while_a_callback_of_the_object_runs(both: Pair) -> None:
     closing.result(PATIENCE_S)
 
 
+@pytest.mark.rules("R-CONC-6")
 def test_everything_that_does_not_block_is_legal_in_a_callback(both: Pair) -> None:
     """Close and arm included."""
     a, b = both
@@ -425,6 +435,7 @@ def test_what_cannot_be_called_is_refused_as_a_callback(both: Pair) -> None:
 # ---- results outlive their objects
 
 
+@pytest.mark.rules("R-CLOSE-13")
 def test_results_stay_fetchable_after_their_queue_pair_is_closed(both: Pair) -> None:
     """R-CLOSE-13."""
     a, _ = both
@@ -437,6 +448,7 @@ def test_results_stay_fetchable_after_their_queue_pair_is_closed(both: Pair) -> 
     assert result.error is not None
 
 
+@pytest.mark.rules("R-CLOSE-2", "R-CONN-2")
 def test_closing_a_connected_queue_pair_waits_for_its_connector(both: Pair) -> None:
     closing = both.a.qp.close()
     assert not closing.done()
@@ -464,6 +476,7 @@ def test_a_result_explains_its_failure_on_access_and_check_raises_it(both: Pair)
 # ---- with blocks and open_objects
 
 
+@pytest.mark.rules("R-CLOSE-14")
 def test_leaving_a_with_block_closes_the_object_and_everything_on_it() -> None:
     with open_adapter() as adapter:
         objects = one_of_each(loose_end(adapter))
@@ -603,6 +616,7 @@ def test_garbage_collection_closes_no_single_object(both: Pair) -> None:
 # ---- creation
 
 
+@pytest.mark.rules("R-QP-1")
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -623,18 +637,21 @@ def test_a_value_over_the_adapters_limit_is_refused_and_the_limit_is_named(both:
     assert a.adapter.open_objects == before
 
 
+@pytest.mark.rules("R-CQ-5")
 @pytest.mark.parametrize("depth", [0, -1, (1 << 20) + 1])
 def test_a_completion_queue_depth_outside_the_limits_is_refused(depth: int) -> None:
     with open_adapter() as adapter, pytest.raises(InvalidParameter, match="depth"):
         adapter.create_cq(depth)
 
 
+@pytest.mark.rules("R-QP-5")
 def test_queues_of_another_adapter_are_refused(both: Pair) -> None:
     a, b = both
     with pytest.raises(InvalidParameter, match="R-QP-5"):
         a.pd.create_qp(a.cq, b.cq, receive_queue_depth=1, initiator_queue_depth=1)
 
 
+@pytest.mark.rules("R-QP-3", "R-CQ-4")
 def test_a_queue_pair_may_use_two_queues(both: Pair) -> None:
     a, b = both
     receive_cq, initiator_cq = a.adapter.create_cq(8), a.adapter.create_cq(8)
@@ -685,11 +702,13 @@ def test_what_this_version_does_not_have_is_not_supported(option: dict[str, obje
         open_adapter(**option)  # type: ignore[arg-type]
 
 
+@pytest.mark.rules("R-OPEN-4")
 def test_several_adapters_may_be_open_on_one_address() -> None:
     with open_adapter() as first, open_adapter() as second:
         connect(first, loose_end(first).qp, second, loose_end(second).qp)
 
 
+@pytest.mark.rules("R-PORT-3")
 def test_two_queue_pairs_of_one_adapter_can_be_connected() -> None:
     """R-PORT-3."""
     with open_adapter() as adapter:
@@ -840,6 +859,7 @@ def test_an_expired_wait_leaves_the_request_going(both: Pair) -> None:
 # ---- programs may wrap methods
 
 
+@pytest.mark.rules("R-OBJ-3")
 def test_nothing_inside_calls_a_public_method_of_an_object(monkeypatch: pytest.MonkeyPatch) -> None:
     """R-OBJ-3: so a program may wrap or replace any of them."""
     calls: list[str] = []
@@ -1020,6 +1040,7 @@ def test_a_config_that_makes_no_sense_is_refused() -> None:
             IwarpConfig(**settings)  # type: ignore[arg-type]
 
 
+@pytest.mark.rules("R-FLAG-1")
 def test_remote_write_contains_local_write() -> None:
     """R-FLAG-1."""
     assert MrFlag.ALLOW_REMOTE_WRITE & MrFlag.ALLOW_LOCAL_WRITE

@@ -60,11 +60,13 @@ def taken_back(both: Pair, token: RemoteToken) -> None:
 # ---- what may be invalidated, and what is left afterwards
 
 
+@pytest.mark.rules("R-INVAL-1")
 @pytest.mark.parametrize("rights", [OpFlag.ALLOW_REMOTE_READ, OpFlag.ALLOW_REMOTE_WRITE, FAST_RIGHTS])
 def test_a_valid_window_may_be_invalidated_whatever_its_rights(both: Pair, rights: int) -> None:
     taken_back(both, window(both.b, rights).remote_token)
 
 
+@pytest.mark.rules("R-INVAL-1")
 @pytest.mark.parametrize(
     "rights",
     [
@@ -92,6 +94,7 @@ def test_both_sides_may_invalidate(both: Pair) -> None:
     taken_back(Pair(b, a), window(a).remote_token)
 
 
+@pytest.mark.rules("A-7", "R-INV-4")
 def test_a_window_can_be_bound_again_with_the_same_token(both: Pair) -> None:
     a, b = both
     mw = window(b)
@@ -107,6 +110,7 @@ def test_a_window_can_be_bound_again_with_the_same_token(both: Pair) -> None:
     assert bytes(a.mr.view[:5]) == b"again"
 
 
+@pytest.mark.rules("A-7", "R-TOK-4", "R-INV-4")
 def test_a_region_can_be_fast_registered_again_with_the_same_token(both: Pair) -> None:
     a, b = both
     target = fast_region(b)
@@ -131,6 +135,7 @@ def test_one_of_two_windows_over_the_same_memory_goes_alone(both: Pair) -> None:
     assert bytes(b.mr.view[1:6]) == b"econd"
 
 
+@pytest.mark.rules("R-INVAL-3")
 def test_invalidating_a_window_leaves_its_region(both: Pair) -> None:
     a, b = both
     taken_back(both, window(b).remote_token)
@@ -138,6 +143,7 @@ def test_invalidating_a_window_leaves_its_region(both: Pair) -> None:
     succeed(a.cq)
 
 
+@pytest.mark.rules("R-INVAL-3")
 def test_the_memory_stays_the_owners_to_give_back(both: Pair) -> None:
     """R-INVAL-3: neither the buffer nor the mapping is freed by the peer."""
     target = fast_region(both.b)
@@ -160,6 +166,7 @@ def test_a_region_whose_last_window_the_peer_took_can_be_deregistered(both: Pair
     mr.deregister().result(0)
 
 
+@pytest.mark.rules("R-INVAL-2")
 def test_the_payload_is_placed_before_the_token_dies(both: Pair) -> None:
     """R-INVAL-2: even into the very region that the message invalidates."""
     a, b = both
@@ -247,6 +254,7 @@ BAD_TOKENS: dict[str, tuple[Token, tuple[int, int, int]]] = {
 }
 
 
+@pytest.mark.rules("R-SENDINV-2", "R-INVAL-1")
 @pytest.mark.parametrize("name", BAD_TOKENS)
 def test_an_invalid_token_ends_the_connection_by_the_right_terminate_and_nothing_is_lost(both: Pair, name: str) -> None:
     a, b = both
@@ -349,6 +357,7 @@ def test_the_provider_codes_carry_the_terminate(both: Pair) -> None:
     assert next(r for r in take(a.cq, 2) if r.is_receive).provider_error_code == 0x1_0209
 
 
+@pytest.mark.rules("A-3")
 def test_later_posts_succeed_and_are_cancelled(both: Pair) -> None:
     """A-3: after an error completion."""
     a, b = both
@@ -363,6 +372,7 @@ def test_later_posts_succeed_and_are_cancelled(both: Pair) -> None:
     assert b.cq.get_results() == []
 
 
+@pytest.mark.rules("A-3", "R-WR-3")
 def test_after_the_connectors_close_posts_are_connection_invalid(both: Pair) -> None:
     a, b = both
     b.qp.receive(b.mr[0:64])
@@ -385,6 +395,7 @@ def test_other_connections_of_the_adapter_go_on(both: Pair) -> None:
         still_works(spare, other)
 
 
+@pytest.mark.rules("R-SENDINV-2")
 def test_a_refused_invalidation_changes_nothing(both: Pair) -> None:
     """The token of another PD is as good as before for those it belongs to."""
     a, b = both
@@ -401,6 +412,7 @@ def test_a_refused_invalidation_changes_nothing(both: Pair) -> None:
         assert target.buffer[:5] == b"works"
 
 
+@pytest.mark.rules("R-RESX-5")
 def test_the_payload_of_a_refused_message_is_placed_but_its_receive_fails(both: Pair) -> None:
     """RFC 5040 5.1: the token is looked at when the message is delivered, after it has been placed."""
     a, b = both
@@ -410,6 +422,7 @@ def test_the_payload_of_a_refused_message_is_placed_but_its_receive_fails(both: 
     assert bytes(b.mr.view[:3]) == b"bad"
 
 
+@pytest.mark.rules("R-SENDINV-2")
 def test_the_same_token_twice_ends_the_connection(both: Pair) -> None:
     a, b = both
     token = window(b).remote_token
@@ -423,6 +436,7 @@ def test_the_same_token_twice_ends_the_connection(both: Pair) -> None:
     assert triple(fault_of(b)) == CANNOT_INVALIDATE
 
 
+@pytest.mark.rules("R-INV-3")
 @pytest.mark.parametrize("kind", ["write", "read"])
 def test_the_peer_that_uses_a_token_it_took_away_loses_the_connection(both: Pair, kind: str) -> None:
     a, b = both
@@ -448,6 +462,7 @@ def test_a_write_before_it_in_the_queue_still_gets_through(both: Pair) -> None:
     assert bytes(b.mr.view[100:108]) == b"the data"
 
 
+@pytest.mark.rules("R-INV-3")
 def test_a_read_in_progress_through_the_token_is_not_answered_from_dead_memory() -> None:
     """A fenced invalidation comes after the read; an unfenced one may kill the read, never corrupt it."""
     with raw_client(receives=1) as (peer, end):

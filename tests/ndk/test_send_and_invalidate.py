@@ -80,6 +80,7 @@ def invalidating_send(
 # ---- results
 
 
+@pytest.mark.rules("R-COMP-1")
 def test_the_request_context_comes_back_in_the_result(both: Pair) -> None:
     a, b = both
     mine, theirs = object(), object()
@@ -98,16 +99,19 @@ def test_the_qp_context_comes_back_in_the_result(both: Pair) -> None:
     assert arrived.qp_context is b.qp.context
 
 
+@pytest.mark.rules("R-SENDINV-4")
 def test_the_senders_result_has_type_send_and_no_token(both: Pair) -> None:
     sent, _, _ = invalidating_send(both)
     assert (sent.type, sent.status, sent.invalidated_token) == (OperationType.SEND, Status.SUCCESS, None)
 
 
+@pytest.mark.rules("R-RESX-2")
 def test_bytes_transferred_and_the_provider_code_of_the_senders_success_are_0(both: Pair) -> None:
     sent, _, _ = invalidating_send(both)
     assert (sent.bytes_transferred, sent.provider_error_code) == (0, 0)
 
 
+@pytest.mark.rules("R-SENDINV-5")
 def test_the_receivers_result_has_type_receive_and_invalidate_with_the_token(both: Pair) -> None:
     _, arrived, token = invalidating_send(both)
     assert (arrived.type, arrived.status) == (OperationType.RECEIVE_AND_INVALIDATE, Status.SUCCESS)
@@ -124,11 +128,13 @@ def test_a_plain_send_is_a_receive_without_a_token(both: Pair) -> None:
     assert (arrived.type, arrived.invalidated_token) == (OperationType.RECEIVE, None)
 
 
+@pytest.mark.rules("R-SENDINV-1")
 def test_the_message_is_placed_as_by_a_send(both: Pair) -> None:
     invalidating_send(both, b"take it back")
     assert bytes(both.b.mr.view[:13]) == b"take it back\0"
 
 
+@pytest.mark.rules("R-RESX-1", "R-OPEN-3")
 def test_it_works_with_the_lowest_version_that_has_it() -> None:
     with pair(version=(1, 2)) as both:
         assert both.a.adapter.version == (1, 2)
@@ -138,6 +144,7 @@ def test_it_works_with_the_lowest_version_that_has_it() -> None:
 # ---- the token dies before the result is visible
 
 
+@pytest.mark.rules("R-RESX-3", "R-INVAL-2")
 @pytest.mark.parametrize("kind", ["window", "fast-register region"])
 def test_the_token_is_dead_before_the_result_is_visible(kind: str) -> None:
     """The notification is the earliest moment at which a program can know of the result (R-RESX-3)."""
@@ -163,6 +170,7 @@ def test_the_token_is_dead_before_the_result_is_visible(kind: str) -> None:
     assert seen == [Status.INVALID_DEVICE_REQUEST]
 
 
+@pytest.mark.rules("R-SENDINV-6", "A-9")
 def test_a_later_invalidate_of_the_token_fails_and_harms_nothing(both: Pair) -> None:
     a, b = both
     mw = window(b)
@@ -218,6 +226,7 @@ def test_a_single_sge_needs_no_list(both: Pair) -> None:
     assert bytes(b.mr.view[:5]) == b"alone"
 
 
+@pytest.mark.rules("R-WR-5")
 def test_an_empty_message_is_legal(both: Pair) -> None:
     a, b = both
     token = window(b).remote_token
@@ -247,6 +256,7 @@ def refused(end: End, error: type[NdkError], post: Callable[[], None]) -> NdkErr
     return caught.value
 
 
+@pytest.mark.rules("R-WR-6")
 def test_too_many_sges_are_refused(both: Pair) -> None:
     a, b = both
     b.qp.receive([])
@@ -256,6 +266,7 @@ def test_too_many_sges_are_refused(both: Pair) -> None:
     assert "R-WR-6" in str(error)
 
 
+@pytest.mark.rules("R-WR-6")
 def test_as_many_sges_as_the_queue_pair_has_are_taken(both: Pair) -> None:
     a, b = both
     token = window(b).remote_token
@@ -264,6 +275,7 @@ def test_as_many_sges_as_the_queue_pair_has_are_taken(both: Pair) -> None:
     assert one(b.cq).bytes_transferred == 4
 
 
+@pytest.mark.rules("R-WR-7")
 def test_more_octets_than_the_adapter_transfers_are_refused(both: Pair) -> None:
     a, b = both
     limit = a.adapter.query_info().max_transfer_length
@@ -274,6 +286,7 @@ def test_more_octets_than_the_adapter_transfers_are_refused(both: Pair) -> None:
     assert f"max_transfer_length={limit}" in str(error)
 
 
+@pytest.mark.rules("R-FLAG-3", "R-SENDINV-1")
 @pytest.mark.parametrize(
     "flag",
     [
@@ -293,6 +306,7 @@ def test_flags_that_it_does_not_list_are_refused(both: Pair, flag: int) -> None:
     assert "R-FLAG-3" in str(error)
 
 
+@pytest.mark.rules("R-SENDINV-1", "R-SEND-1")
 def test_every_flag_that_it_lists_is_taken_together(both: Pair) -> None:
     a, b = both
     token = window(b).remote_token
@@ -320,6 +334,7 @@ def test_a_token_of_a_wrong_type_is_a_type_error(both: Pair, token: object) -> N
         both.a.qp.send_and_invalidate(b"x", token)  # type: ignore[arg-type]
 
 
+@pytest.mark.rules("R-WR-8")
 def test_a_full_queue_refuses_and_goes_on() -> None:
     with raw_server() as (peer, end):
         depth = 64
@@ -336,6 +351,7 @@ def test_a_full_queue_refuses_and_goes_on() -> None:
         assert contexts(take(end.cq, depth)) == [*range(1, depth), "fits now"]
 
 
+@pytest.mark.rules("R-COMP-6")
 def test_an_inline_refusal_does_the_connection_no_harm(both: Pair) -> None:
     a, b = both
     with pytest.raises(DataOverrun):
@@ -346,6 +362,7 @@ def test_an_inline_refusal_does_the_connection_no_harm(both: Pair) -> None:
 # ---- not connected
 
 
+@pytest.mark.rules("R-WR-3")
 @pytest.mark.parametrize("name", SEVEN_REQUESTS)
 def test_a_request_on_a_queue_pair_that_never_connected_is_connection_invalid(name: str) -> None:
     with open_adapter() as adapter:
@@ -356,6 +373,7 @@ def test_a_request_on_a_queue_pair_that_never_connected_is_connection_invalid(na
         assert end.cq.get_results() == []
 
 
+@pytest.mark.rules("R-WR-3", "A-3")
 @pytest.mark.parametrize("name", SEVEN_REQUESTS)
 def test_a_request_after_the_disconnect_is_connection_invalid(both: Pair, name: str) -> None:
     a, b = both
@@ -367,12 +385,14 @@ def test_a_request_after_the_disconnect_is_connection_invalid(both: Pair, name: 
     assert a.cq.get_results() == []
 
 
+@pytest.mark.rules("R-WR-3", "A-3")
 def test_a_request_after_the_connectors_close_is_connection_invalid(both: Pair) -> None:
     both.a.connector.close().result(PATIENCE_S)
     with pytest.raises(ConnectionInvalid):
         both.a.qp.send_and_invalidate(b"x", UNKNOWN)
 
 
+@pytest.mark.rules("R-WR-3")
 def test_a_request_before_the_connect_is_completed_is_connection_invalid() -> None:
     with open_adapter() as active, open_adapter() as passive:
         a, b = loose_end(active), loose_end(passive)
@@ -396,6 +416,7 @@ def test_a_request_before_the_connect_is_completed_is_connection_invalid() -> No
 # ---- SILENT_SUCCESS
 
 
+@pytest.mark.rules("R-WR-12", "R-COMP-1")
 def test_a_silent_success_gives_no_result(both: Pair) -> None:
     a, b = both
     token = window(b).remote_token
@@ -407,6 +428,7 @@ def test_a_silent_success_gives_no_result(both: Pair) -> None:
     assert one(a.cq).request_context == "loud"  # so the silent one, posted before, is finished (R-COMP-5)
 
 
+@pytest.mark.rules("R-COMP-2")
 def test_a_silent_failure_gives_one_result(both: Pair) -> None:
     a, b = both
     b.qp.receive(b.mr[0:64])
@@ -423,6 +445,7 @@ def test_a_silent_failure_gives_one_result(both: Pair) -> None:
 # ---- READ_FENCE
 
 
+@pytest.mark.rules("R-WR-11")
 def test_a_fenced_request_is_not_started_before_all_earlier_reads_are_complete() -> None:
     with raw_server() as (peer, end):
         end.qp.read(end.mr[0:4], 0x1000, UNKNOWN, context="first read")
@@ -470,6 +493,7 @@ def test_each_kind_of_send_has_its_opcode_on_the_wire(solicited: bool, invalidat
         assert payload == b"abc"
 
 
+@pytest.mark.rules("R-SEND-2", "R-ARM-8")
 @pytest.mark.parametrize(
     ("armed", "solicited", "fires"),
     [
@@ -502,6 +526,7 @@ def test_the_peers_queue_fires_as_it_is_armed_and_the_flag_says(
         assert told == [Status.SUCCESS] * fires
 
 
+@pytest.mark.rules("R-ARM-8", "A-11")
 @pytest.mark.parametrize("armed", [CqNotify.SOLICITED, CqNotify.ANY])
 @pytest.mark.parametrize("solicited", [True, False])
 def test_an_error_completion_always_matches(armed: CqNotify, solicited: bool) -> None:
@@ -523,6 +548,7 @@ def test_an_error_completion_always_matches(armed: CqNotify, solicited: bool) ->
 # ---- INLINE
 
 
+@pytest.mark.rules("R-WR-10")
 def test_inline_data_need_not_be_registered(both: Pair) -> None:
     a, b = both
     token = window(b).remote_token
@@ -541,6 +567,7 @@ def test_a_bytes_like_object_in_place_of_an_sgl_is_sent_inline(both: Pair) -> No
     assert bytes(both.b.mr.view[:6]) == b"inline"
 
 
+@pytest.mark.rules("R-WR-10")
 @pytest.mark.parametrize("token", [0, 0x0BAD_0100, 0xFFFF_FFFF])
 def test_inline_tokens_are_not_looked_at(both: Pair, token: int) -> None:
     a, b = both
@@ -563,6 +590,7 @@ def test_an_inline_sge_without_the_flag_is_refused(both: Pair) -> None:
         both.a.qp.send_and_invalidate([Sge.inline(b"x")], UNKNOWN)
 
 
+@pytest.mark.rules("R-WR-10")
 def test_inline_lifts_the_sge_limit(both: Pair) -> None:
     a, b = both
     a.mr.view[:50] = bytes(range(50))
@@ -573,6 +601,7 @@ def test_inline_lifts_the_sge_limit(both: Pair) -> None:
     assert bytes(b.mr.view[:50]) == bytes(range(50))
 
 
+@pytest.mark.rules("R-WR-10")
 @pytest.mark.parametrize("size", [0, 7])
 def test_as_much_inline_data_as_the_queue_pair_takes(size: int) -> None:
     with open_adapter() as active, open_adapter() as passive:
@@ -584,6 +613,7 @@ def test_as_much_inline_data_as_the_queue_pair_takes(size: int) -> None:
         assert one(b.cq).bytes_transferred == size
 
 
+@pytest.mark.rules("R-WR-10")
 @pytest.mark.parametrize("size", [0, 7])
 def test_more_inline_data_than_the_queue_pair_takes_is_refused(size: int) -> None:
     with open_adapter() as active, open_adapter() as passive:
@@ -595,6 +625,7 @@ def test_more_inline_data_than_the_queue_pair_takes_is_refused(size: int) -> Non
         assert a.cq.get_results() == []
 
 
+@pytest.mark.rules("R-WR-10")
 def test_inline_data_is_copied_before_the_call_returns(both: Pair) -> None:
     a, b = both
     token = window(b).remote_token
@@ -625,6 +656,7 @@ def test_inline_data_is_free_when_the_call_returns(both: Pair) -> None:
 # ---- order
 
 
+@pytest.mark.rules("R-COMP-4")
 def test_sends_of_every_kind_complete_in_posting_order_on_both_sides() -> None:
     with pair(flags=EVERY_RIGHT) as both:
         a, b = both

@@ -345,6 +345,7 @@ INTERNAL = {
     "connections",
     "endpoints",
     "snapshot",
+    "watch_overlaps",
     "check_sge",
     "checked_sges",
     "error_for",

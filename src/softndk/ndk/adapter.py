@@ -64,7 +64,8 @@ def open_adapter(
 
     version: major and the lowest acceptable minor; the adapter works with its own highest minor of that major (R-OPEN).
     transport: "iwarp". datapath: "python", or None for the best available (or SOFTNDK_DATAPATH). config: IwarpConfig.
-    strict: warn of objects that a `with` block has to close for the program. trace: path of a pcapng file to write.
+    strict: warn of objects that a `with` block has to close for the program, and of overlapping calls that it has to
+    serialise (R-CONC). trace: path of a pcapng file to write.
     Raises: NotSupported: version, transport or data path. InvalidParameter: address or config. AddressUnavailable: not an
     address of this machine. OSError: the trace file.
     """

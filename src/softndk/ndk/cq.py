@@ -15,6 +15,7 @@ from softndk.flags import MAXULONG, CqNotify, ObjectType
 from softndk.ndk.context import AdapterContext
 from softndk.ndk.limits import check_int, check_limit
 from softndk.ndk.object import NdkObject
+from softndk.ndk.strict import watch_overlaps
 from softndk.queues.completion import CompletionRing
 from softndk.results import Result
 from softndk.status import Status
@@ -43,6 +44,8 @@ class Cq(NdkObject):
         self._line: WaitQueue[Result] = WaitQueue(
             self._runtime, _Source(self), f"{self._label} wait", streams=self._streams
         )
+        if context.strict:
+            watch_overlaps(self, "R-CONC-2", "get_results", "arm")
 
     # ---- NDKPI
 

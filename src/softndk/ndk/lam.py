@@ -47,7 +47,9 @@ class LogicalAddressMapping:
         check_int("LogicalAddressMapping sges", "offset", offset)
         check_int("LogicalAddressMapping sges", "length", length)
         if offset < 0 or length < 0 or offset + length > self.length:
-            raise IndexError(f"LogicalAddressMapping: offset {offset}, length {length} is outside its {self.length} octets")
+            raise IndexError(
+                f"LogicalAddressMapping: offset {offset}, length {length} is outside its {self.length} octets"
+            )
         found = []
         position = self.fbo + offset
         while length:

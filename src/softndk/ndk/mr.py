@@ -149,9 +149,7 @@ class Mr(NdkObject):
             raise self._wrong_kind("register", "create it without fast_register")
         check_int(f"{self._label} register", "flags", flags)
         if flags & ~_ALL_FLAGS.value or flags < 0 or flags & _REMOTE_WRITE == _REMOTE_WRITE_ALONE:
-            raise InvalidParameter(
-                f"{self._label} register: unknown flags {flags:#x} [INVALID_PARAMETER, R-REGMR-5]"
-            )
+            raise InvalidParameter(f"{self._label} register: unknown flags {flags:#x} [INVALID_PARAMETER, R-REGMR-5]")
         mdl = buffer if isinstance(buffer, Mdl) else Mdl(buffer)
         size = mdl.length if length is None else length
         limit = min(mdl.length, self._context.info.max_registration_size)

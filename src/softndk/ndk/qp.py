@@ -31,6 +31,7 @@ from softndk.ndk.mw import Mw
 from softndk.ndk.object import NdkObject
 from softndk.ndk.sges import check_sge, checked_sges
 from softndk.ndk.srq import Srq
+from softndk.ndk.strict import watch_overlaps
 from softndk.queues.pair import QueuePair
 from softndk.queues.work import InitiatorRequest, LocalRequest, ReadWork, ReceiveRequest, SendWork, WriteWork
 from softndk.status import Status
@@ -104,6 +105,9 @@ class Qp(NdkObject):
         self._connector: Connector | None = None
         for ring in self._rings:
             ring.on_overrun.append(self._cq_failed)
+        if context_.strict:
+            watch_overlaps(self, "R-CONC-1", *_FLAGS)
+            watch_overlaps(self, "R-CONC-1", "receive")
 
     @property
     def context(self) -> Any:

@@ -43,7 +43,9 @@ def check_sge(who: str, sge: Sge) -> None:
     if not isinstance(sge, Sge):
         raise TypeError(f"{who}: {type(sge).__name__} is not an Sge")
     if not (isinstance(sge.length, int) and isinstance(sge.address, int) and isinstance(sge.token, int)):
-        raise TypeError(f"{who}: address, length and token of an SGE are ints, not {sge.address!r}, {sge.length!r}, ...")
+        raise TypeError(
+            f"{who}: address, length and token of an SGE are ints, not {sge.address!r}, {sge.length!r}, ..."
+        )
     if not (0 <= sge.length < _U32 and 0 <= sge.address < _U64 and 0 <= sge.token < _U32):
         raise InvalidParameter(
             f"{who}: address, length or token of an SGE out of range: address {sge.address:#x}, length {sge.length}"

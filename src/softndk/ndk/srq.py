@@ -10,6 +10,7 @@ from softndk.ndk.context import AdapterContext
 from softndk.ndk.limits import check_int
 from softndk.ndk.object import NdkObject
 from softndk.ndk.sges import checked_sges
+from softndk.ndk.strict import watch_overlaps
 from softndk.queues.shared import SharedReceives
 from softndk.queues.work import ReceiveRequest
 from softndk.status import Status
@@ -38,6 +39,8 @@ class Srq(NdkObject):
         self._on_notify = on_notify
         self._max_receive_sge = max_receive_sge
         self._shared = SharedReceives(self._label, depth, notify_threshold, self._fire)
+        if context.strict:
+            watch_overlaps(self, "R-CONC-1", "receive")
 
     @property
     def depth(self) -> int:

@@ -76,6 +76,7 @@ class TestEnds:
         assert peer.side.take_events() == []
         assert peer.side.is_in(State.ERROR)
 
+    @pytest.mark.rules("R-FLUSH-1", "A-3")
     def test_abort_by_this_side(self) -> None:
         """NdkFlush on a connected QP: everything is cancelled, the peer gets a Terminate (R-FLUSH-1, A-3)."""
         pair = connected()
@@ -89,6 +90,7 @@ class TestEnds:
         pair.a.core.abort("again", pair.now)
         assert pair.a.take_events() == []
 
+    @pytest.mark.rules("R-CLOSE-3")
     def test_close_in_the_middle_of_everything(self) -> None:
         """R-CLOSE-3, -10: all is flushed, no event here; a message that was cut off is an abort for the peer."""
         sides = (Side("A", active=True, size=1 << 19), Side("B", active=False, base=0x900000, size=1 << 19))

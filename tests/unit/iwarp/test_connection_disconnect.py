@@ -25,6 +25,7 @@ SILENT = OpFlag.SILENT_SUCCESS
 class TestGracefulDisconnect:
     """R-DISC, R-DEV."""
 
+    @pytest.mark.rules("R-DISC-2", "R-DISC-7", "R-DISC-1")
     def test_it_completes_only_when_the_peer_has_disconnected_too(self) -> None:
         """R-DISC-1, -2, -7."""
         pair = connected()
@@ -46,6 +47,7 @@ class TestGracefulDisconnect:
         assert not pair.a_to_b.reset
         assert not pair.b_to_a.reset
 
+    @pytest.mark.rules("A-19")
     def test_crossing_disconnects(self) -> None:
         """A-19: no event after the local disconnect."""
         pair = connected()
@@ -55,6 +57,7 @@ class TestGracefulDisconnect:
         assert outcome_of(pair.a) is None
         assert outcome_of(pair.b) is None
 
+    @pytest.mark.rules("R-DEV-4", "A-2", "R-FLUSH-6", "R-DISC-3")
     def test_the_peers_disconnect_flushes_nothing(self) -> None:
         """R-DEV-4, A-2, R-FLUSH-6: the local disconnect does (R-DISC-3)."""
         pair = connected()
@@ -71,6 +74,7 @@ class TestGracefulDisconnect:
         assert pair.b.finished() == ([], [("r", CANCELLED)])
         assert pair.b.pair.flushing
 
+    @pytest.mark.rules("R-DISC-2")
     def test_posted_work_goes_out_first(self) -> None:
         """R-DISC-2: silent requests count too."""
         pair = connected()
@@ -89,6 +93,7 @@ class TestGracefulDisconnect:
         assert pair.a.finished()[0] == [("s", SUCCESS)]
         assert pair.b.finished()[1] == [("r", SUCCESS)]
 
+    @pytest.mark.rules("R-DEFER-7")
     def test_deferred_requests_are_started(self) -> None:
         """R-DEFER-7."""
         pair = connected()
@@ -153,6 +158,7 @@ class TestGracefulDisconnect:
         assert pair.b.finished()[0] == [("read", SUCCESS)]
         assert pair.b.take_events() == [PeerDisconnected()]
 
+    @pytest.mark.rules("R-DISC-2")
     def test_what_the_peer_can_no_longer_answer_is_flushed(self) -> None:
         """A read outstanding when the peer's FIN comes: the disconnect succeeds at once (R-DISC-2, -3, -6)."""
         peer = raw()
@@ -253,6 +259,7 @@ class TestGracefulDisconnect:
         assert side.finished()[0] == [("read", SUCCESS)]
         assert outcome_of(side) is not None
 
+    @pytest.mark.rules("A-14")
     def test_no_answer(self) -> None:
         pair = connected(IwarpConfig(disconnect_timeout_s=10))
         pair.a.receive(0, 64, "r")
@@ -267,6 +274,7 @@ class TestGracefulDisconnect:
         assert pair.a.finished()[1] == [("r", CANCELLED)]
         assert pair.a_to_b.reset
 
+    @pytest.mark.rules("A-14")
     @pytest.mark.parametrize(
         ("number", "status"),
         [(errno.ECONNRESET, Status.CONNECTION_ABORTED), (errno.ETIMEDOUT, Status.IO_TIMEOUT)],

@@ -196,6 +196,7 @@ class TestBothRoles:
         assert pair.b.take_events() == [Established(7, 2)]
         assert pair.a_to_b.ulpdus() == []
 
+    @pytest.mark.rules("R-LIM-1")
     def test_effective_read_limits(self) -> None:
         """R-LIM-1, -2, -5, -6."""
         pair = two(a_limits=(4, 9), b_limits=(5, 2))
@@ -273,6 +274,7 @@ class TestBothRoles:
 
 
 class TestRefusals:
+    @pytest.mark.rules("R-REJECT-1")
     def test_the_passive_side_rejects(self) -> None:
         """R-REJECT-1."""
         pair = two()
@@ -301,6 +303,7 @@ class TestRefusals:
         side.core.receive_eof(NOW)
         assert side.core.finish() is Finish.CLOSE
 
+    @pytest.mark.rules("R-REJECT-2", "R-IW-4")
     def test_the_active_side_rejects_after_the_reply(self) -> None:
         """R-REJECT-2, R-IW-4."""
         pair = two()
@@ -315,6 +318,7 @@ class TestRefusals:
         assert pair.a.take_events() == []
         assert pair.a_to_b.ulpdus() == []
 
+    @pytest.mark.rules("A-27")
     def test_receives_outlive_a_start_up_that_failed(self) -> None:
         """A-27."""
         side = readying()
@@ -508,6 +512,7 @@ class TestEnds:
         assert failure(side.take_events()).status is Status.CONNECTION_ABORTED
         assert side.core.finish() is Finish.CLOSE
 
+    @pytest.mark.rules("A-26")
     def test_fin_before_the_accept(self) -> None:
         """A-26."""
         side = offered()
@@ -547,6 +552,7 @@ class TestEnds:
         assert side.is_in(State.ERROR)
         assert side.core.next_timeout() is None
 
+    @pytest.mark.rules("R-PORT-1")
     @pytest.mark.parametrize("number", [errno.EADDRINUSE, errno.EADDRNOTAVAIL])
     def test_no_port_is_left(self, number: int) -> None:
         """R-PORT-1: the port was to be chosen here."""
@@ -557,12 +563,14 @@ class TestEnds:
         assert error.status is Status.TOO_MANY_ADDRESSES
         assert error.provider_error_code == 0x30000 | number
 
+    @pytest.mark.rules("R-PAUSE-1")
     def test_a_reset_instead_of_a_reply_means_that_nobody_listens(self) -> None:
         """R-PAUSE-1."""
         side = active()
         reset(side)
         assert failure(side.take_events()).status is Status.CONNECTION_REFUSED
 
+    @pytest.mark.rules("A-26")
     @pytest.mark.parametrize("make", [passive, offered, answered, readying])
     def test_a_reset(self, make: Callable[[], Side]) -> None:
         """The peer has given up (A-26): accept and complete_connect know no other word for it."""
@@ -613,6 +621,7 @@ class TestEnds:
         side.core.close(NOW)
         assert side.finished()[1] == [("r", Status.CANCELLED)]
 
+    @pytest.mark.rules("R-FLUSH-1")
     def test_abort_while_accepting_sends_nothing_before_the_first_fpdu(self) -> None:
         """MPA fencing holds for a Terminate as well; NdkFlush cancels what is pending (R-FLUSH-1)."""
         side = readying()
@@ -656,6 +665,7 @@ class TestTimeLimits:
         give(side, request()[:19])
         assert isinstance(self.expire(side, 3), IoTimeout)
 
+    @pytest.mark.rules("R-IW-4")
     def test_no_indication(self) -> None:
         """R-IW-4."""
         assert self.expire(readying(self.config), 11).status is Status.IO_TIMEOUT
@@ -668,6 +678,7 @@ class TestTimeLimits:
         side.core.handle_timeout(NOW + 100)
         assert failure(side.take_events()).status is Status.IO_TIMEOUT
 
+    @pytest.mark.rules("R-TIME-2")
     @pytest.mark.parametrize("make", [offered, answered])
     def test_slow_programs_are_not_punished(self, make: Callable[[], Side]) -> None:
         """R-TIME-2."""

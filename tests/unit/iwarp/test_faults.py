@@ -155,6 +155,7 @@ def test_denied_remote_access(denial: Denial, write: str, read: str) -> None:
     assert TABLE[read_source_cause(denial)][0] == read
 
 
+@pytest.mark.rules("R-WR-15")
 @pytest.mark.parametrize("denial", Denial)
 def test_denied_local_access(denial: Denial) -> None:
     """R-WR-15."""
@@ -162,6 +163,7 @@ def test_denied_local_access(denial: Denial) -> None:
     assert status_for_denial(denial) is expected
 
 
+@pytest.mark.rules("A-4")
 @pytest.mark.parametrize("layer", range(16))
 def test_every_received_code_has_a_status(layer: int) -> None:
     """A-4: REMOTE_RESOURCES but for the few that say more; none for a refused invalidation."""

@@ -85,6 +85,7 @@ class TestSend:
             b"head3tail",
         ]
 
+    @pytest.mark.rules("R-RECV-1")
     def test_each_message_takes_the_oldest_receive(self) -> None:
         """R-RECV-1; zero length takes one too."""
         peer = raw()
@@ -102,6 +103,7 @@ class TestSend:
         peer.send(untagged(Opcode.SEND, 1, b"ab", last=False), untagged(Opcode.SEND, 1, b"cdefgh", mo=2))
         assert side.memory[:3] + side.memory[10:11] + side.memory[20:24] == b"abcdefgh"
 
+    @pytest.mark.rules("R-WR-5")
     def test_an_empty_message_needs_no_memory(self) -> None:
         """R-WR-5: nothing is placed, so nothing is checked."""
         peer = raw()
@@ -118,6 +120,7 @@ class TestSend:
         assert side.finished()[1] == [("r", Status.ACCESS_VIOLATION)]
         assert side.memory[:3] == bytes(3)
 
+    @pytest.mark.rules("R-SEND-2", "R-ARM-8", "R-ARM-10")
     @pytest.mark.parametrize(
         ("opcode", "fires"),
         [
@@ -167,6 +170,7 @@ class TestInvalidate:
         region.fast_register(0x80000, Mdl(bytearray(256), address=0).byte_range(256), Right.REMOTE_READ)
         return region
 
+    @pytest.mark.rules("R-RESX-3", "R-INVAL-2")
     @pytest.mark.parametrize("make", [window, fast_region])
     @pytest.mark.parametrize("opcode", [Opcode.SEND_INVALIDATE, Opcode.SEND_SE_INVALIDATE])
     def test_the_token_is_dead_before_the_completion_is_there(
@@ -205,6 +209,7 @@ class TestInvalidate:
         assert side.memory[100:105] == b"still"
         assert side.receive_results()[0].invalidated_token == stag
 
+    @pytest.mark.rules("R-INVAL-3")
     def test_the_region_itself_stays_registered(self) -> None:
         """R-INVAL-3."""
         peer = raw()
@@ -275,6 +280,7 @@ class TestWrite:
 
 
 class TestReadResponse:
+    @pytest.mark.rules("R-SINK-6")
     def test_into_several_pieces_in_several_segments(self) -> None:
         """R-SINK-6."""
         peer = raw()
@@ -293,6 +299,7 @@ class TestReadResponse:
         peer.send(tagged(Opcode.READ_RESPONSE, 0x77777777, 0x1234))
         assert peer.side.finished()[0] == [("read", SUCCESS)]
 
+    @pytest.mark.rules("R-SINK-6")
     def test_the_sink_token_is_private_and_new_for_each_read(self) -> None:
         peer = raw()
         side = peer.side
@@ -310,6 +317,7 @@ class TestReadResponse:
         assert side.finished()[0] == [("first", SUCCESS), ("second", SUCCESS)]
         assert side.memory[:8] == b"11112222"
 
+    @pytest.mark.rules("R-READ-5")
     def test_the_local_invalidation_precedes_the_completion(self) -> None:
         """R-READ-5."""
         pair = CorePair(Side("A", active=True), Side("B", active=False, base=0x900000))
@@ -326,6 +334,7 @@ class TestReadResponse:
         assert done == [0]
         assert pair.a.finished()[0] == [("read", SUCCESS)]
 
+    @pytest.mark.rules("R-WR-15")
     def test_a_sink_without_local_write_is_refused_before_anything_is_asked(self) -> None:
         """R-WR-15."""
         peer = raw(Side("B", active=False, rights=Right.REMOTE_WRITE))
@@ -336,6 +345,7 @@ class TestReadResponse:
         assert terminate[18:20] == bytes(2)
         assert side.finished()[0] == [("read", Status.ACCESS_VIOLATION)]
 
+    @pytest.mark.rules("R-SINK-2")
     def test_the_sink_needs_no_remote_right(self) -> None:
         """R-SINK-2, -6."""
         peer = raw(Side("B", active=False, rights=Right.LOCAL_WRITE))

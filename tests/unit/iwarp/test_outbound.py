@@ -101,6 +101,7 @@ class TestMessages:
         assert [len(segment) for segment in segments] == [1018] * room
         assert [segment[0] for segment in segments] == [0x01] * (room - 1) + [0x41]
 
+    @pytest.mark.rules("R-WR-5")
     def test_zero_length(self) -> None:
         """R-WR-5."""
         peer = raw()
@@ -206,6 +207,7 @@ class TestMessages:
 class TestOrder:
     """R-COMP-4, -5; R-WR-11 to -14; R-READ-4."""
 
+    @pytest.mark.rules("R-COMP-4")
     def test_completions_come_in_posting_order_whatever_ends_first(self) -> None:
         reads = Reads()
         reads.post("read")
@@ -233,6 +235,7 @@ class TestOrder:
         reads.answer()
         assert reads.side.finished()[0] == [(4, SUCCESS)]
 
+    @pytest.mark.rules("R-COMP-2")
     def test_a_silent_failure_is_seen(self) -> None:
         """R-COMP-2."""
         peer = raw()
@@ -242,6 +245,7 @@ class TestOrder:
         peer.pump()
         assert side.finished()[0] == [("bad", Status.ACCESS_VIOLATION), ("flushed", CANCELLED)]
 
+    @pytest.mark.rules("R-WR-11")
     @pytest.mark.parametrize("kind", ["send", "write", "read", "local"])
     def test_read_fence(self, kind: str) -> None:
         """Not started before all earlier reads are complete; what follows waits behind it."""
@@ -279,6 +283,7 @@ class TestOrder:
         reads.side.send(b"x", "s")
         assert reads.sent() == [Opcode.READ_REQUEST, Opcode.SEND]
 
+    @pytest.mark.rules("R-READ-4")
     @pytest.mark.parametrize("limit", [1, 2, 5])
     def test_the_read_limit_blocks_the_head_and_all_behind_it(self, limit: int) -> None:
         reads = Reads(limit)
@@ -292,6 +297,7 @@ class TestOrder:
             reads.answer()
         assert reads.side.finished()[0] == [(number, SUCCESS) for number in range(limit + 1)] + [("behind", SUCCESS)]
 
+    @pytest.mark.rules("R-WR-14")
     def test_local_requests_take_their_turn(self) -> None:
         """R-WR-14: a send behind a fast register may use its token, one before it may not."""
         peer = raw()
@@ -357,6 +363,7 @@ class TestOrder:
         reads.sent()
         assert window.valid
 
+    @pytest.mark.rules("A-6", "A-9", "R-COMP-6")
     @pytest.mark.parametrize("error", [AccessViolation("no"), InvalidState("no", Status.INVALID_DEVICE_REQUEST)])
     def test_a_local_request_that_fails_ends_the_connection(self, error: AccessViolation | InvalidState) -> None:
         """A-6, A-9, R-COMP-6."""
@@ -383,6 +390,7 @@ class TestOrder:
 class TestDeferred:
     """R-DEFER: a request may wait for the next one that is not deferred."""
 
+    @pytest.mark.rules("R-DEFER-1")
     def test_nothing_starts_until_the_doorbell(self) -> None:
         """R-DEFER-1, -5."""
         peer = raw()
@@ -403,6 +411,7 @@ class TestDeferred:
         side.pair.release_deferred()
         assert opcodes(sent(peer)) == [Opcode.SEND]
 
+    @pytest.mark.rules("R-DEFER-3")
     def test_the_documented_example(self) -> None:
         """R-DEFER-3, -6: the second fast register fails inline; the first one must run and complete."""
         side = Side("B", active=False, depth=1)
@@ -417,6 +426,7 @@ class TestDeferred:
         results = side.initiator_results()
         assert [(result.type, result.request_context) for result in results] == [(OperationType.FAST_REGISTER, "first")]
 
+    @pytest.mark.rules("R-DEFER-7")
     def test_a_full_queue_starts_what_is_in_it(self) -> None:
         """R-DEFER-7: nothing is stranded."""
         side = Side("B", active=False, depth=3)
@@ -425,6 +435,7 @@ class TestDeferred:
             side.send(b"x", number, deferred=True)
         assert len(sent(peer)) == 3
 
+    @pytest.mark.rules("R-DEFER-7")
     def test_fences_and_limits_hold_all_the_same(self) -> None:
         """R-DEFER-7."""
         reads = Reads(1)

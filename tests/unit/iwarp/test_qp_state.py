@@ -53,6 +53,7 @@ def test_every_state_can_be_reached() -> None:
     assert reachable(State.IDLE) == set(State)
 
 
+@pytest.mark.rules("R-DISC-5")
 @pytest.mark.parametrize("state", [S.CLOSED, S.ERROR], ids=lambda state: state.name)
 def test_nothing_follows_an_end(state: State) -> None:
     """R-DISC-5: a connection is used once."""

@@ -69,6 +69,7 @@ def denied(call: Callable[[], object]) -> Denial:
 
 
 class TestRemote:
+    @pytest.mark.rules("R-MEM-2")
     @pytest.mark.parametrize("right", [Right.REMOTE_READ, Right.REMOTE_WRITE])
     def test_right_by_right(self, right: Right) -> None:
         """R-MEM-2: each right alone gives that access and no other."""
@@ -90,6 +91,7 @@ class TestRemote:
         views = memory.access.remote(memory.remote, BASE + offset, length, Right.REMOTE_READ)
         assert b"".join(views) == bytes(range(offset, offset + length))
 
+    @pytest.mark.rules("R-MEM-3")
     @pytest.mark.parametrize(
         ("offset", "length"), [(-1, 1), (-1, 2), (SIZE, 1), (SIZE - 1, 2), (0, SIZE + 1), (-1, SIZE + 2), (1 << 62, 1)]
     )
@@ -99,6 +101,7 @@ class TestRemote:
         call = partial(memory.access.remote, memory.remote, BASE + offset, length, Right.REMOTE_READ)
         assert denied(call) is Denial.OUT_OF_BOUNDS
 
+    @pytest.mark.rules("R-MEM-3")
     @pytest.mark.parametrize(("address", "length"), [(TOP - 1, 2), (TOP - SIZE, SIZE + 1), (TOP - 4, 0xFFFFFFFF)])
     def test_wraps(self, address: int, length: int) -> None:
         memory = Memory(base=TOP - SIZE)
@@ -109,12 +112,14 @@ class TestRemote:
         memory = Memory(base=TOP - SIZE)
         assert memory.access.remote(memory.remote, TOP - 1, 1, Right.REMOTE_READ)[0][0] == SIZE - 1
 
+    @pytest.mark.rules("A-16")
     @pytest.mark.parametrize("base", [0, 4096])
     def test_base_zero_is_an_ordinary_base(self, base: int) -> None:
         """A-16."""
         memory = Memory(base=base)
         assert memory.access.remote(memory.remote, base + 3, 1, Right.REMOTE_READ)[0][0] == 3
 
+    @pytest.mark.rules("R-PRIV-3")
     def test_local_tokens_are_never_honoured(self) -> None:
         """R-PRIV-3; also for tokens that are valid, of the right PD and with all rights."""
         memory = Memory()
@@ -144,6 +149,7 @@ class TestRemote:
             memory.for_qp(object(), ProtectionDomain("pd2")).remote(memory.remote, BASE, 1, Right.REMOTE_READ)
         assert memory.table.refused == 4
 
+    @pytest.mark.rules("R-MEM-1", "A-13")
     def test_another_pd(self) -> None:
         """R-MEM-1, A-13."""
         memory = Memory()
@@ -154,6 +160,7 @@ class TestRemote:
         memory = Memory()
         assert memory.for_qp(object()).remote(memory.remote, BASE, 1, Right.REMOTE_READ)
 
+    @pytest.mark.rules("R-MEM-1", "A-13")
     def test_a_window_serves_only_its_qp(self) -> None:
         memory = Memory()
         window = memory.window()
@@ -161,6 +168,7 @@ class TestRemote:
         other = memory.for_qp(object())
         assert denied(lambda: other.remote(window.token.stag, BASE, 1, Right.REMOTE_WRITE)) is Denial.NOT_ASSOCIATED
 
+    @pytest.mark.rules("R-BIND-4")
     def test_a_window_has_its_own_rights_and_bounds(self) -> None:
         """R-BIND-4, -5."""
         memory = Memory(Right.LOCAL_WRITE)
@@ -194,11 +202,13 @@ class TestRemote:
 
 
 class TestLocal:
+    @pytest.mark.rules("R-WR-15")
     def test_source_needs_no_right(self) -> None:
         """R-WR-15: local read is always there."""
         memory = Memory(Right.NONE)
         assert bytes(memory.access.local(memory.local, BASE + 1, 3, write=False)[0]) == b"\1\2\3"
 
+    @pytest.mark.rules("R-WR-15")
     @pytest.mark.parametrize("rights", [Right.NONE, Right.REMOTE_READ, Right.REMOTE_WRITE])
     def test_target_needs_local_write(self, rights: Right) -> None:
         memory = Memory(rights)
@@ -215,6 +225,7 @@ class TestLocal:
             call = partial(memory.access.local, token, BASE, 1, write=False)
             assert denied(call) is Denial.INVALID_TOKEN
 
+    @pytest.mark.rules("R-MEM-1", "A-13")
     def test_another_pd(self) -> None:
         memory = Memory()
         other = memory.for_qp(object(), ProtectionDomain("pd2"))
@@ -233,6 +244,7 @@ class TestLocal:
         memory = Memory()
         assert denied(lambda: memory.access.local(memory.local, address, length, write=False)) is Denial.OUT_OF_BOUNDS
 
+    @pytest.mark.rules("R-MEM-3")
     def test_wraps(self) -> None:
         memory = Memory()
         assert denied(lambda: memory.access.local(memory.local, TOP - 1, 2, write=False)) is Denial.WRAP
@@ -265,6 +277,7 @@ class TestPrivileged:
         assert memory.access.local(token, pages[0], 4, write=False)
         assert denied(lambda: memory.access.local(token, pages[0], 4, write=True)) is Denial.MISSING_RIGHT
 
+    @pytest.mark.rules("R-MEM-1", "A-13")
     def test_another_pd(self) -> None:
         memory, token, pages = self.make(bytearray(10))
         other = memory.for_qp(object(), ProtectionDomain("pd2"))
@@ -323,6 +336,7 @@ class TestInvalidate:
         memory.access.invalidate(stag)
         assert denied(lambda: memory.access.invalidate(stag)) is Denial.INVALID_TOKEN
 
+    @pytest.mark.rules("R-INVAL-1")
     def test_normal_region(self) -> None:
         memory = Memory()
         assert denied(lambda: memory.access.invalidate(memory.remote)) is Denial.NOT_INVALIDATABLE
@@ -338,6 +352,7 @@ class TestInvalidate:
         window.invalidate()
         memory.access.invalidate(stag)
 
+    @pytest.mark.rules("R-INVAL-1")
     def test_without_remote_rights(self) -> None:
         memory = Memory()
         stag = number(memory.fast_region(Right.LOCAL_WRITE).remote)

@@ -48,6 +48,7 @@ class TestByteView:
         with pytest.raises(InvalidParameter, match="what I gave"):
             byte_view(buffer, "what I gave")  # type: ignore[arg-type]
 
+    @pytest.mark.rules("R-REGMR-1")
     @pytest.mark.parametrize(
         "buffer",
         [np.zeros(8)[::2], np.zeros((4, 4)).T, np.zeros((4, 4))[:, 1], memoryview(bytearray(8))[::2]],
@@ -128,6 +129,7 @@ class TestMdl:
         assert Mdl(memoryview(buffer)[10:20]).address == whole + 10
         assert address_of(memoryview(buffer)[10:]) == whole + 10
 
+    @pytest.mark.rules("R-LAM-5")
     def test_a_given_address_is_only_a_number(self) -> None:
         """R-LAM-5."""
         mdl = Mdl(bytearray(8), address=0x1234)
@@ -156,6 +158,7 @@ class TestMdl:
         buffer = bytearray(4)
         assert Mdl([buffer]).address == Mdl(buffer).address
 
+    @pytest.mark.rules("R-LAM-1")
     @pytest.mark.parametrize("address", [-1, TOP, TOP - 3])
     def test_it_must_not_pass_the_top(self, address: int) -> None:
         """R-LAM-1."""

@@ -16,6 +16,7 @@ def mapped(space: LogicalSpace, fbo: int, length: int, *, split: int | None = No
     return space.map(Mdl(parts, address=fbo).byte_range(length), fbo)
 
 
+@pytest.mark.rules("R-LAM-3")
 @pytest.mark.parametrize(
     ("fbo", "length", "count"),
     [
@@ -142,6 +143,7 @@ class TestGather:
         pages = mapped(space, 0, 3 * PAGE_SIZE)
         assert space.gather(pages, 0, 10).length == 10
 
+    @pytest.mark.rules("R-FREG-2")
     @pytest.mark.parametrize("page", [1, 0x1000, 0x100000001])
     def test_pages_not_from_build_lam(self, page: int) -> None:
         with pytest.raises(InvalidParameter, match="R-FREG-2"):

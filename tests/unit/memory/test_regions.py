@@ -62,6 +62,7 @@ def failure(call: object, *arguments: object) -> NdkError:
 
 
 class TestRegion:
+    @pytest.mark.rules("R-REGMR-6")
     def test_registration_makes_two_different_tokens(self) -> None:
         """R-REGMR-6."""
         table = TokenTable()
@@ -75,6 +76,7 @@ class TestRegion:
         assert (region.base, region.length, region.rights) == (0x1000, 64, ALL)
         assert works(table, remote.stag)
 
+    @pytest.mark.rules("R-REGMR-7")
     def test_one_registration_at_a_time(self) -> None:
         """R-REGMR-7."""
         region = registered(TokenTable())
@@ -84,6 +86,7 @@ class TestRegion:
         assert tokens(region) == before
         assert region.base == 0x1000
 
+    @pytest.mark.rules("R-DEREG-2")
     def test_deregistration_kills_both_tokens(self) -> None:
         """R-DEREG-2."""
         table = TokenTable()
@@ -105,6 +108,7 @@ class TestRegion:
         region.deregister()
         buffer.extend(b"x")
 
+    @pytest.mark.rules("R-DEREG-3", "R-TOKEN-3")
     def test_a_new_registration_has_new_tokens(self) -> None:
         """R-DEREG-3, R-TOKEN-3."""
         table = TokenTable()
@@ -114,6 +118,7 @@ class TestRegion:
         region.register(0x1000, memory().byte_range(64), ALL)
         assert not before & {entry.stag for entry in tokens(region)}
 
+    @pytest.mark.rules("R-DEREG-1")
     def test_deregistration_of_what_is_not_registered(self) -> None:
         """R-DEREG-1."""
         region = Region(TokenTable(), PD, "mr1")
@@ -122,6 +127,7 @@ class TestRegion:
         region.deregister()
         assert failure(region.deregister).status is Status.INVALID_DEVICE_REQUEST
 
+    @pytest.mark.rules("R-INVAL-4")
     def test_deregistration_with_windows_bound(self) -> None:
         """R-INVAL-4."""
         table = TokenTable()
@@ -134,6 +140,7 @@ class TestRegion:
         second.invalidate()
         region.deregister()
 
+    @pytest.mark.rules("R-CLOSE-12")
     def test_destroying(self) -> None:
         """R-CLOSE-12: closing a registered region deregisters it."""
         table = TokenTable()
@@ -143,6 +150,7 @@ class TestRegion:
         assert not region.valid
         assert len(table) == 0
 
+    @pytest.mark.rules("R-REGMR-7")
     def test_the_same_memory_twice(self) -> None:
         """R-REGMR-7: through different regions, with different rights."""
         table, buffer = TokenTable(), bytearray(64)
@@ -168,6 +176,7 @@ class TestFastRegion:
         region.fast_register(0x5000, memory(8).byte_range(8), REMOTE)
         assert (region.valid, region.base, region.length, region.rights) == (True, 0x5000, 8, REMOTE)
 
+    @pytest.mark.rules("R-TOK-4", "A-7")
     def test_its_tokens_never_change(self) -> None:
         """R-TOK-4, A-7: known after initialisation, not 0, the same for ever."""
         table = TokenTable()
@@ -183,6 +192,7 @@ class TestFastRegion:
         region.initialize(8, False)
         assert tokens(region) == before
 
+    @pytest.mark.rules("A-17")
     def test_initialising_again_replaces_the_limit(self) -> None:
         """A-17: while invalid."""
         region = FastRegion(TokenTable(), PD, "frmr1")
@@ -193,6 +203,7 @@ class TestFastRegion:
         assert failure(region.initialize, 16, True).status is Status.INVALID_DEVICE_REQUEST
         assert region.page_limit == 8
 
+    @pytest.mark.rules("R-FREG-6")
     def test_registering_what_is_registered(self) -> None:
         """R-FREG-6."""
         region = fast(TokenTable())
@@ -201,6 +212,7 @@ class TestFastRegion:
         assert region.base == 0x1000
         assert failure(region.check_fast_register).status is Status.INVALID_DEVICE_REQUEST
 
+    @pytest.mark.rules("A-9", "R-INV-5")
     def test_invalidating_what_is_invalid(self) -> None:
         """A-9, R-INV-5."""
         region = fast(TokenTable())
@@ -209,6 +221,7 @@ class TestFastRegion:
         assert failure(region.check_invalidate).status is Status.INVALID_DEVICE_REQUEST
         assert failure(region.invalidate).status is Status.INVALID_DEVICE_REQUEST
 
+    @pytest.mark.rules("R-INVAL-4")
     def test_invalidating_with_windows_bound(self) -> None:
         """R-INVAL-4; both tokens know of the windows."""
         table = TokenTable()
@@ -221,6 +234,7 @@ class TestFastRegion:
         assert [entry.bound_windows for entry in tokens(region)] == [0, 0]
         region.invalidate()
 
+    @pytest.mark.rules("R-INV-3")
     def test_invalidating_gives_the_memory_back(self) -> None:
         """R-INV-3, -6."""
         buffer = bytearray(64)
@@ -230,6 +244,7 @@ class TestFastRegion:
         region.invalidate()
         buffer.extend(b"x")
 
+    @pytest.mark.rules("R-READ-5")
     def test_both_tokens_end_it(self) -> None:
         """The local one for a read with local invalidation (R-READ-5), the remote one for the peer."""
         for which in (0, 1):
@@ -251,6 +266,7 @@ class TestFastRegion:
 
 
 class TestWindow:
+    @pytest.mark.rules("R-MW-1", "R-BIND-5")
     def test_the_states(self) -> None:
         """R-MW-1, R-BIND-5."""
         table = TokenTable()
@@ -276,6 +292,7 @@ class TestWindow:
         assert failure(window.bind, region, 0x1000, 8, REMOTE, QP).status is Status.INVALID_DEVICE_REQUEST
         assert region.windows == 1
 
+    @pytest.mark.rules("R-BIND-2")
     @pytest.mark.parametrize(
         ("base", "length"), [(0xFFF, 1), (0x1000, 65), (0x1040, 1), (0xFFF, 66), (0x103F, 2), (0, 1 << 60)]
     )
@@ -304,6 +321,7 @@ class TestWindow:
         assert error.status is Status.ACCESS_VIOLATION
         window.bind(registered(table, Right.LOCAL_WRITE), 0x1000, 8, rights, QP)
 
+    @pytest.mark.rules("R-BIND-4")
     def test_remote_read_needs_no_right_on_the_region(self) -> None:
         """R-BIND-4."""
         table = TokenTable()
@@ -311,6 +329,7 @@ class TestWindow:
         window.bind(registered(table, Right.NONE), 0x1000, 8, Right.REMOTE_READ, QP)
         assert works(table, window.token.stag)
 
+    @pytest.mark.rules("A-6")
     def test_a_region_that_is_not_registered(self) -> None:
         """A-6."""
         table = TokenTable()
@@ -321,12 +340,14 @@ class TestWindow:
         region.invalidate()
         assert failure(window.bind, region, 0x1000, 1, REMOTE, QP).status is Status.ACCESS_VIOLATION
 
+    @pytest.mark.rules("A-9")
     def test_invalidating_what_is_invalid(self) -> None:
         """A-9."""
         window = Window(TokenTable(), PD, "mw1")
         assert isinstance(failure(window.invalidate), InvalidState)
         assert failure(window.check_invalidate).status is Status.INVALID_DEVICE_REQUEST
 
+    @pytest.mark.rules("A-7")
     def test_its_token_stays_the_same(self) -> None:
         """A-7."""
         table = TokenTable()
@@ -337,6 +358,7 @@ class TestWindow:
         window.bind(region, 0x1000, 8, REMOTE, QP)
         assert window.token.stag == stag
 
+    @pytest.mark.rules("R-MW-4")
     def test_the_region_hears_of_the_last_one(self) -> None:
         """R-MW-4: until then its close has to wait."""
         table = TokenTable()

@@ -28,6 +28,7 @@ def test_index_and_key() -> None:
     assert entry.stag == 0x12345667
 
 
+@pytest.mark.rules("R-TOKEN-1")
 def test_never_zero_even_with_the_lowest_numbers() -> None:
     """STag 0 is the local all-memory tag."""
     assert TokenTable(drawing(0, 0)).create(Scope.WINDOW, PD, "mw").stag == 0x100
@@ -44,6 +45,7 @@ def test_an_index_in_use_is_not_given_twice() -> None:
     assert table.create(Scope.WINDOW, PD, "b").stag == 0x902
 
 
+@pytest.mark.rules("R-TOKEN-3")
 def test_the_default_numbers_are_spread_and_different() -> None:
     """Both parts are drawn at random: no counter, no pattern in the key."""
     table = TokenTable()
@@ -56,6 +58,7 @@ def test_the_default_numbers_are_spread_and_different() -> None:
     assert len(steps) > 1900
 
 
+@pytest.mark.rules("R-TOKEN-3")
 def test_a_freed_index_rests() -> None:
     table = TokenTable(drawing(7, 1, 7, 8, 2))
     first = table.create(Scope.WINDOW, PD, "a")
@@ -131,6 +134,7 @@ def test_removing_closes() -> None:
     assert not entry.valid
 
 
+@pytest.mark.rules("R-MW-3", "R-PRIV-3")
 @pytest.mark.parametrize("scope", Scope)
 def test_which_tokens_are_local(scope: Scope) -> None:
     """A window has a remote token only (R-MW-3); the privileged token never gives remote access (R-PRIV-3)."""

@@ -38,6 +38,7 @@ class Ring:
 
 
 class TestEntries:
+    @pytest.mark.rules("R-GETCQ-1")
     def test_oldest_first(self) -> None:
         """R-GETCQ-1."""
         ring = Ring()
@@ -87,16 +88,19 @@ class TestMatching:
         assert ring.fired in ([], [SUCCESS])
         return bool(ring.fired)
 
+    @pytest.mark.rules("R-ARM-8")
     @pytest.mark.parametrize("arm_first", [True, False])
     @pytest.mark.parametrize(("kind", "fires"), [(ANY, True), (SOLICITED, True), (ERRORS, False)])
     def test_solicited_receive(self, kind: CqNotify, fires: bool, arm_first: bool) -> None:
         assert self.cell(kind, status=SUCCESS, solicited=True, arm_first=arm_first) == fires
 
+    @pytest.mark.rules("R-ARM-8")
     @pytest.mark.parametrize("arm_first", [True, False])
     @pytest.mark.parametrize(("kind", "fires"), [(ANY, True), (SOLICITED, False), (ERRORS, False)])
     def test_any_other_success(self, kind: CqNotify, fires: bool, arm_first: bool) -> None:
         assert self.cell(kind, status=SUCCESS, solicited=False, arm_first=arm_first) == fires
 
+    @pytest.mark.rules("R-ARM-8", "A-11")
     @pytest.mark.parametrize("arm_first", [True, False])
     @pytest.mark.parametrize("status", FAILURES)
     @pytest.mark.parametrize(("kind", "fires"), [(ANY, True), (SOLICITED, True), (ERRORS, False)])
@@ -104,6 +108,7 @@ class TestMatching:
         """A-11: fires ANY and SOLICITED, not ERRORS."""
         assert self.cell(kind, status=status, solicited=False, arm_first=arm_first) == fires
 
+    @pytest.mark.rules("R-ARM-8")
     @pytest.mark.parametrize("status", [Status.BUFFER_OVERFLOW, Status.INTERNAL_ERROR])
     @pytest.mark.parametrize("arm_first", [True, False])
     @pytest.mark.parametrize("kind", CqNotify)
@@ -134,6 +139,7 @@ TWICE = {
 
 @pytest.mark.parametrize(("first", "second"), TWICE)
 class TestArmedTwice:
+    @pytest.mark.rules("R-ARM-7")
     def test_type(self, first: CqNotify, second: CqNotify) -> None:
         assert stronger_arm(first, second) is TWICE[first, second]
         ring = Ring()
@@ -158,6 +164,7 @@ class TestArmedTwice:
 
 
 class TestArming:
+    @pytest.mark.rules("R-ARM-1", "R-CQ-2")
     def test_without_an_arm_there_is_no_notification(self) -> None:
         """R-ARM-1, R-CQ-2."""
         ring = Ring()
@@ -165,6 +172,7 @@ class TestArming:
         ring.push(status=Status.CANCELLED)
         assert ring.fired == []
 
+    @pytest.mark.rules("R-ARM-1")
     def test_one_arm_one_notification(self) -> None:
         """R-ARM-1: the arm is cleared first."""
         ring = Ring()
@@ -175,6 +183,7 @@ class TestArming:
         ring.push()
         assert armed_meanwhile == [None]
 
+    @pytest.mark.rules("R-ARM-10")
     def test_the_completion_is_there_when_it_fires(self) -> None:
         """R-ARM-10."""
         ring = Ring()
@@ -184,6 +193,7 @@ class TestArming:
         ring.push(solicited=True)
         assert lengths == [1]
 
+    @pytest.mark.rules("R-ARM-4")
     def test_before_the_first_notification_everything_is_new(self) -> None:
         """R-ARM-4."""
         ring = Ring()
@@ -191,6 +201,7 @@ class TestArming:
         ring.ring.arm(ANY)
         assert ring.fired == [SUCCESS]
 
+    @pytest.mark.rules("R-ARM-3")
     def test_new_ones_satisfy_at_once(self) -> None:
         """R-ARM-3, first case."""
         ring = Ring()
@@ -200,6 +211,7 @@ class TestArming:
         ring.ring.arm(ANY)
         assert len(ring.fired) == 2
 
+    @pytest.mark.rules("R-ARM-3")
     def test_old_ones_do_not_fire_again(self) -> None:
         """R-ARM-3, second case."""
         ring = Ring()
@@ -225,6 +237,7 @@ class TestArming:
         ring.ring.arm(ANY)
         assert ring.fired == []
 
+    @pytest.mark.rules("R-ARM-9")
     def test_the_type_filters_what_is_new(self) -> None:
         """R-ARM-9."""
         ring = Ring()
@@ -236,6 +249,7 @@ class TestArming:
         ring.push(3, status=Status.CANCELLED)
         assert len(ring.fired) == 2
 
+    @pytest.mark.rules("R-ARM-4", "R-ARM-6")
     def test_drain_then_arm_never_misses_one(self) -> None:
         """R-ARM-4, R-ARM-6: whenever the completion comes."""
         ring = Ring()
@@ -261,6 +275,7 @@ class TestArming:
 
 
 class TestFailure:
+    @pytest.mark.rules("R-CQERR-1")
     def test_one_completion_too_many(self) -> None:
         """R-CQERR-1."""
         ring = Ring(depth=2)
@@ -274,6 +289,7 @@ class TestFailure:
         assert ring.ring.status.name == "BUFFER_OVERFLOW"
         assert told == ["qp1", "qp2"]
 
+    @pytest.mark.rules("R-CQERR-4")
     def test_earlier_entries_stay_readable_and_no_new_ones_come(self) -> None:
         """R-CQERR-4."""
         ring = Ring(depth=2)
@@ -293,6 +309,7 @@ class TestFailure:
             ring.take()
         assert ring.ring.status is SUCCESS
 
+    @pytest.mark.rules("R-CQERR-3")
     @pytest.mark.parametrize("kind", CqNotify)
     def test_it_is_told_once_at_the_next_arm(self, kind: CqNotify) -> None:
         """R-CQERR-3."""
@@ -314,6 +331,7 @@ class TestFailure:
         ring.push()
         assert ring.fired == [Status.BUFFER_OVERFLOW]
 
+    @pytest.mark.rules("R-ARM-11", "R-CQERR-2")
     def test_the_first_failure_stays(self) -> None:
         """R-ARM-11, R-CQERR-2: latched."""
         ring = Ring()
@@ -358,6 +376,7 @@ class TestModeration:
         assert ring.fired == [SUCCESS]
         assert ring.delays == []
 
+    @pytest.mark.rules("R-MOD-5")
     @pytest.mark.parametrize("count", [MAXULONG, 9])
     def test_by_time_only(self, count: int) -> None:
         ring = self.moderated(100, count)
@@ -368,6 +387,7 @@ class TestModeration:
         ring.ring.mature()
         assert ring.fired == [SUCCESS]
 
+    @pytest.mark.rules("R-MOD-5")
     def test_by_count_only(self) -> None:
         ring = self.moderated(MAXULONG, 3)
         ring.push()
@@ -377,6 +397,7 @@ class TestModeration:
         assert ring.fired == [SUCCESS]
         assert ring.delays == []
 
+    @pytest.mark.rules("R-MOD-5")
     @pytest.mark.parametrize("first", ["time", "count"])
     def test_whichever_comes_first(self, first: str) -> None:
         ring = self.moderated(100, 2)
@@ -417,6 +438,7 @@ class TestModeration:
         ring.push()
         assert ring.delays == [100, 100]
 
+    @pytest.mark.rules("R-MOD-2")
     def test_the_latest_settings_win(self) -> None:
         """R-MOD-2: also over a notification that is being delayed."""
         ring = self.moderated(MAXULONG, 5)
@@ -463,6 +485,7 @@ class TestModeration:
 
 
 class TestResize:
+    @pytest.mark.rules("R-RESIZE-3", "R-ARM-13")
     def test_entries_and_arm_stay(self) -> None:
         """R-RESIZE-3, R-ARM-13."""
         ring = Ring(depth=2)

@@ -114,6 +114,7 @@ class TestDepth:
         queues.post(send(3))
         assert queues.pair.sends_in_use == 2
 
+    @pytest.mark.rules("R-WR-8")
     def test_an_entry_is_free_whether_or_not_its_completion_was_fetched(self) -> None:
         queues = Queues(depth=1)
         for number in range(5):
@@ -131,6 +132,7 @@ class TestDepth:
         queues.pair.finish(first)
         assert queues.pair.idle
 
+    @pytest.mark.rules("R-COMP-1")
     def test_a_refused_post_changes_nothing(self) -> None:
         """R-COMP-1: it never produces a completion."""
         queues = Queues(depth=1)
@@ -154,6 +156,7 @@ class TestStarting:
     def test_nothing_to_start(self) -> None:
         assert Queues().pair.startable() is None
 
+    @pytest.mark.rules("R-DEFER-5")
     def test_deferred(self) -> None:
         """R-DEFER-5."""
         queues = Queues()
@@ -166,6 +169,7 @@ class TestStarting:
         queues.pair.release_deferred()
         assert queues.start_all() == [4]
 
+    @pytest.mark.rules("R-DEFER-7")
     def test_a_full_queue_starts_its_deferred_requests(self) -> None:
         """R-DEFER-7."""
         queues = Queues(depth=2)
@@ -173,6 +177,7 @@ class TestStarting:
         queues.post(send(2), deferred=True)
         assert queues.start_all() == [1, 2]
 
+    @pytest.mark.rules("R-WR-11")
     @pytest.mark.parametrize("make", [send, write, local, read])
     def test_read_fence(self, make: Callable[[object, int], InitiatorRequest]) -> None:
         """R-WR-11."""
@@ -186,6 +191,7 @@ class TestStarting:
         queues.pair.finish(reads[1])
         assert queues.start_all() == ["fenced", "behind"]
 
+    @pytest.mark.rules("R-READ-4")
     def test_the_read_limit(self) -> None:
         """R-READ-4: at the head, blocking what follows."""
         queues = Queues(limit=2)
@@ -214,6 +220,7 @@ class TestStarting:
 
 
 class TestCompletion:
+    @pytest.mark.rules("R-COMP-4")
     def test_in_posting_order(self) -> None:
         """R-COMP-4."""
         queues = Queues()
@@ -225,6 +232,7 @@ class TestCompletion:
         queues.pair.finish(requests[0])
         assert queues.done() == [(number, SUCCESS) for number in range(4)]
 
+    @pytest.mark.rules("R-RESX-2", "R-COMP-3")
     @pytest.mark.parametrize(
         ("make", "kind"),
         [
@@ -266,6 +274,7 @@ class TestCompletion:
         with pytest.raises(AssertionError):
             queues.pair.complete_receive(queues.pair.receives[1], 0, solicited=False)
 
+    @pytest.mark.rules("R-WR-12")
     def test_a_silent_success_is_not_seen(self) -> None:
         queues = Queues()
         requests = [queues.post(send(number, SILENT)) for number in range(3)]
@@ -275,6 +284,7 @@ class TestCompletion:
         assert queues.done() == []
         assert queues.pair.idle
 
+    @pytest.mark.rules("R-COMP-2")
     def test_a_silent_failure_is_seen(self) -> None:
         """R-COMP-2."""
         queues = Queues()
@@ -298,6 +308,7 @@ class TestCompletion:
 class TestFlush:
     """R-FLUSH, A-3."""
 
+    @pytest.mark.rules("R-FLUSH-1")
     def test_everything_once_in_order(self) -> None:
         queues = Queues()
         requests = [queues.post(send(number)) for number in range(3)]
@@ -313,6 +324,7 @@ class TestFlush:
         queues.pair.flush(GONE)
         assert queues.done() == queues.received() == []
 
+    @pytest.mark.rules("R-FLUSH-7")
     def test_finished_requests_keep_their_status(self) -> None:
         """R-FLUSH-7, also those that wait for their turn."""
         queues = Queues()
@@ -352,6 +364,7 @@ class TestFlush:
             assert contexts[0] == failed
             assert sorted(map(str, contexts)) == ["receive", "receive 2", "send", "send 2"]
 
+    @pytest.mark.rules("A-3")
     @pytest.mark.parametrize("deferred", [True, False])
     def test_later_posts_are_cancelled_at_once(self, deferred: bool) -> None:
         queues = Queues(depth=1)
@@ -400,6 +413,7 @@ class TestLocalRequests:
     class Subject:
         posted = 0
 
+    @pytest.mark.rules("R-WR-16", "A-9")
     @pytest.mark.parametrize("end", ["finish", "flush before it starts", "flush", "post after a flush"])
     def test_subjects_are_counted_while_it_can_still_change_them(self, end: str) -> None:
         """Whether an inline check may be made depends on it (R-WR-16, A-9)."""
@@ -442,6 +456,7 @@ class TestRequests:
         assert WriteWork(0, None, (), b"inline", 0, 1).length == 6
         assert SendWork(0, None, (), b"").length == 0
 
+    @pytest.mark.rules("R-WR-4")
     def test_the_sgl_is_read_only_at_the_post(self) -> None:
         """R-WR-4."""
         sgl = [Sge(0, 3, LocalToken(1))]
@@ -476,6 +491,7 @@ class TestSharedReceives:
         assert len(shared) == 0
         assert not first.pair.has_receive
 
+    @pytest.mark.rules("R-FLUSH-8")
     def test_only_what_was_taken_is_flushed(self) -> None:
         """R-FLUSH-8."""
         queues, _, shared = self.make()
@@ -485,6 +501,7 @@ class TestSharedReceives:
         assert queues.received() == [(0, CANCELLED)]
         assert len(shared) == 1
 
+    @pytest.mark.rules("R-SRQ-3")
     def test_an_empty_queue_wakes_the_one_that_waits_longest(self) -> None:
         """R-SRQ-3."""
         first, second, shared = self.make(0)

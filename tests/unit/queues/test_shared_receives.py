@@ -46,6 +46,7 @@ def test_depth() -> None:
     assert len(shared.queue) == 2
 
 
+@pytest.mark.rules("R-SRQ-1")
 def test_below_the_threshold_not_at_it() -> None:
     """R-SRQ-1: 5 queued with threshold 5 is not below."""
     shared = Shared(threshold=5, receives=6)
@@ -55,6 +56,7 @@ def test_below_the_threshold_not_at_it() -> None:
     assert shared.fired == [Status.SUCCESS]
 
 
+@pytest.mark.rules("A-12")
 def test_a_new_queue_is_armed_but_fires_only_when_it_falls() -> None:
     """A-12."""
     shared = Shared(threshold=3, receives=2)
@@ -66,12 +68,14 @@ def test_a_new_queue_is_armed_but_fires_only_when_it_falls() -> None:
     assert shared.fired == [Status.SUCCESS]
 
 
+@pytest.mark.rules("R-SRQ-1")
 def test_threshold_zero_is_no_notification() -> None:
     shared = Shared(receives=2)
     shared.take(2)
     assert shared.fired == []
 
 
+@pytest.mark.rules("R-MODSRQ-4")
 def test_one_shot() -> None:
     """R-MODSRQ-4."""
     shared = Shared(threshold=2, receives=4)
@@ -81,6 +85,7 @@ def test_one_shot() -> None:
     assert shared.fired == [Status.SUCCESS]
 
 
+@pytest.mark.rules("R-MODSRQ-3")
 def test_modify_arms_again() -> None:
     """R-MODSRQ-3."""
     shared = Shared(threshold=2, receives=2)
@@ -92,6 +97,7 @@ def test_modify_arms_again() -> None:
     assert len(shared.fired) == 2
 
 
+@pytest.mark.rules("R-MODSRQ-3")
 def test_modify_notifies_at_once_when_it_is_below_already() -> None:
     shared = Shared(receives=2)
     shared.queue.modify(0, 3)
@@ -100,6 +106,7 @@ def test_modify_notifies_at_once_when_it_is_below_already() -> None:
     assert shared.fired == [Status.SUCCESS]
 
 
+@pytest.mark.rules("R-MODSRQ-1", "R-MODSRQ-2")
 def test_modify_with_zeros_keeps_both() -> None:
     """R-MODSRQ-1, -2."""
     shared = Shared(depth=5, threshold=2, receives=3)

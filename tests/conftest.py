@@ -34,11 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """The data path, and what is needed to repeat a run of Hypothesis."""
     seed = config.getoption("hypothesis_seed", None)
-    repeat = (
-        f"{seed} (repeat with --hypothesis-seed={seed})"
-        if seed
-        else "one per test (--hypothesis-seed sets it)"
-    )
+    repeat = f"{seed} (repeat with --hypothesis-seed={seed})" if seed else "one per test (--hypothesis-seed sets it)"
     profile = settings.get_current_profile_name()
     return [f"datapath: {_datapath_name()}", f"hypothesis: profile {profile}, seed {repeat}"]
 

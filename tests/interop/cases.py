@@ -32,7 +32,7 @@ DEFAULTS = Variant("defaults")
 """Both as they come: softndk asks for CRC, so CRC is on."""
 SIW_CRC = Variant("siw: crc", {"mpa_crc_required": 1})
 SIW_CRC_P2P = Variant("siw: crc, p2p", {"mpa_crc_required": 1, "peer_to_peer": 1})
-SIW_STRICT = Variant("siw: crc, strict", {"mpa_crc_required": 1, "mpa_crc_strict": 1})
+SIW_STRICT = Variant("siw: crc refused", {"mpa_crc_strict": 1})
 CRC_OFF = Variant("crc off", {}, IwarpConfig(crc=False))
 NO_P2P = Variant("softndk: no p2p", {}, IwarpConfig(peer_to_peer=False))
 REVISION_1 = Variant("mpa 1", {"mpa_version": 1}, IwarpConfig(mpa_revision=1))

@@ -89,12 +89,12 @@ def test_the_reply(case: Case, guest: Guest, crc: bool) -> None:
 
 
 @pytest.mark.parametrize("case", [Case("start-up", Active.SOFTNDK, SIW_STRICT)], indirect=True, ids=str)
-def test_a_request_without_crc_is_rejected(case: Case, guest: Guest) -> None:
+def test_a_request_with_crc_is_rejected(case: Case, guest: Guest) -> None:
     with listening(guest, case) as connection:
-        connection.sendall(request(case))
+        connection.sendall(request(case, crc=True))
         frame = receive_frame(connection)
     assert frame.reject
-    assert frame.crc
+    assert not frame.crc
 
 
 @pytest.mark.parametrize("case", [Case("start-up", Active.SOFTNDK, DEFAULTS, "p2p asked")], indirect=True, ids=str)

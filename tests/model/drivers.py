@@ -100,7 +100,9 @@ class End:
         self.lams: dict[str, LogicalAddressMapping] = {}
         self.srq_fired = 0
         for name_, (address, flags, rights) in RIGHTS.items():
-            mr = (other if name_ == "alien" else self.pd).register_mr(Mdl(self._buffer(name_, SIZE), address=address), flags)
+            mr = (other if name_ == "alien" else self.pd).register_mr(
+                Mdl(self._buffer(name_, SIZE), address=address), flags
+            )
             self.mrs[name_] = mr
             self.model.mrs[name_] = ModelMr(
                 name_,
@@ -376,9 +378,7 @@ class MemoryWire(_Adapters):
             initiator = None
             if active:
                 offer = frozenset({Rtr.WRITE, Rtr.READ})
-                initiator = Initiator(
-                    b"", ird=limit, ord=limit, revision=2, crc=True, markers=False, rtr_offer=offer
-                )
+                initiator = Initiator(b"", ird=limit, ord=limit, revision=2, crc=True, markers=False, rtr_offer=offer)
             maxima = (context.info.max_inbound_read_limit, context.info.max_outbound_read_limit)
             core = Connection(connector._label, context.config, initiator=initiator, limits=maxima)
             with connector._lock:
@@ -491,9 +491,7 @@ class SocketWire(_Adapters):
         listener = b.adapter.listen()
         one, two = shape.read_limits
         connector = a.line.connector = a.adapter.create_connector()
-        asking = connector.connect(
-            a.line.qp, listener.local_address, inbound_read_limit=one, outbound_read_limit=one
-        )
+        asking = connector.connect(a.line.qp, listener.local_address, inbound_read_limit=one, outbound_read_limit=one)
         b.line.connector = listener.next_request().result(PATIENCE_S)
         accepting = b.line.connector.accept(
             b.line.qp, inbound_read_limit=two, outbound_read_limit=two, on_disconnect=b.told

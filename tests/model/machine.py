@@ -327,7 +327,9 @@ class ModelMachine(RuleBasedStateMachine):
                 post.flags &= ~0x28
         else:
             names = ["fr0", "fr1", "w0", "w1", "rw"]
-            valid = [m.name for m in (*model.memory.mrs.values(), *model.memory.mws.values()) if m.valid and m.name in names]
+            valid = [
+                m.name for m in (*model.memory.mrs.values(), *model.memory.mws.values()) if m.valid and m.name in names
+            ]
             choice = [name for name in valid if name != "rw"] if careful else names
             post.target = (choice or ["fr0"])[len(wish.spots) % len(choice or [0])]
         return post
@@ -351,7 +353,9 @@ class ModelMachine(RuleBasedStateMachine):
         self.say(f"{side} posts {post}")
         status = self.ends[side].post(post, self.ends[self.peer(side)])
         if status is None:
-            assert not allowed or model.may_fail_later(post, allowed), f"{side}: {post} was taken, {set(allowed)} expected"
+            assert not allowed or model.may_fail_later(post, allowed), (
+                f"{side}: {post} was taken, {set(allowed)} expected"
+            )
             model.post(post)
         else:
             assert status in allowed, f"{side}: {post} was refused with {status.name}, allowed: {set(allowed)}"
@@ -431,9 +435,7 @@ class ModelMachine(RuleBasedStateMachine):
     @rule(side=sides, first=st.booleans(), count=st.sampled_from([0, 1, 2, 64]))
     def get_results(self, side: str, first: bool, count: int) -> None:
         line, model = self.ends[side].line, self.model(side)
-        cq, expected = (
-            (line.receive_cq, model.receive_cq) if first else (line.initiator_cq, model.initiator_cq)
-        )
+        cq, expected = (line.receive_cq, model.receive_cq) if first else (line.initiator_cq, model.initiator_cq)
         self.say(f"{side} takes {count} results of its {'receive' if first else 'initiator'} CQ")
         found = [result.request_context for result in cq.get_results(count)]
         due = [entry.context for entry in expected.entries[:count]]

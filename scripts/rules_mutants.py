@@ -370,7 +370,8 @@ MUTANTS: Final = (
     Mutant(
         "R-DEV-1",
         "ndk/connector.py",
-        "        if self._told_end:\n            return\n        self._told_end = True\n        self._disconnected.set_result(how)\n",
+        "        if self._told_end:\n            return\n        self._told_end = True\n"
+        "        self._disconnected.set_result(how)\n",
         "        if not self._disconnected.done:\n            self._disconnected.set_result(how)\n",
         "the end of a connection is told as often as it ends",
     ),

@@ -332,3 +332,23 @@ class TestCloseWhileThingsAreUnderWay:
                 outgoing.close()
             callbacks_have_run(active.adapter)
         assert events == []
+
+
+class TestNeverFails:
+    """R-CLOSE-1: whatever breaks inside is reported, the close completes, and what depends on it goes on."""
+
+    @pytest.mark.parametrize("step", ["_begin_close", "_finish_close"])
+    def test_when_our_own_work_breaks(self, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        reported: list[object] = []
+        monkeypatch.setattr("sys.unraisablehook", lambda details: reported.append(details.exc_type))
+
+        def broken(_: object) -> None:
+            raise AssertionError("a bug of ours")
+
+        with open_adapter() as adapter:
+            pd = adapter.create_pd()
+            mr = pd.register_mr(bytearray(8))
+            monkeypatch.setattr(type(mr), step, broken)
+            assert mr.close().result(0) is None
+            assert pd.close().result(PATIENCE_S) is None
+        assert reported == [AssertionError]

@@ -18,9 +18,11 @@ from softndk import (
     QueueFull,
     Refused,
     RequestCancelled,
+    Result,
     Status,
     open_adapter,
 )
+from softndk.drivers.tcp import TcpStream
 from softndk.testing import pair
 from tests.attack.attack_tools import (
     PATIENCE_S,
@@ -325,6 +327,32 @@ def test_many_connections_at_once() -> None:
         assert sorted(result.request_context for result in take(passive.cq, count)) == list(range(count))
         assert sorted(result.request_context for result in take(active.cq, count)) == list(range(count))
         assert active.adapter.query_statistics().active_connection == count
+
+
+def test_a_poll_over_many_connections_looks_only_at_those_that_have_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[object] = []
+    on_ready = TcpStream.on_ready
+
+    def note(stream: TcpStream, mask: int) -> None:
+        if threading.current_thread() is threading.main_thread():
+            looked.append(stream)
+        on_ready(stream, mask)
+
+    with hosts(cq_depth=4096) as (active, passive):
+        listener = passive.adapter.listen()
+        ends = []
+        for _ in range(50):
+            qp, peer = active.qp(depth=4), passive.qp(depth=4)
+            ends.append((qp, peer, *connect(active, qp, peer, listener)))
+        monkeypatch.setattr(TcpStream, "on_ready", note)
+        for _ in range(10):
+            assert active.cq.get_results() == []
+        assert len(looked) < 50
+        ends[7][0].receive(active.mr[0:8], context="x")
+        ends[7][1].send(b"to one of fifty")
+        found: list[Result] = []
+        until(lambda: bool(found.extend(active.cq.get_results()) or found))
+        assert [result.status for result in found] == [Status.BUFFER_OVERFLOW]
 
 
 def test_connects_from_many_threads_at_once() -> None:

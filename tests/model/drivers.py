@@ -531,8 +531,9 @@ class SocketWire(_Adapters):
             if one._core._out and not one._stream.closed:
                 return False
             sent, ended = one._core.traffic[3], one._stream.closed or one._stream._fin_sent
+            reset = one._stream.closed and one._core.finish() is Finish.RESET
         with receiver.adapter._lock:
-            over = two._stream.closed or two._stream._eof
+            over = two._stream.closed or (two._stream._eof and not reset)
             return over or (two._core.traffic[2] == sent and not ended)
 
 

@@ -327,9 +327,8 @@ class ModelMachine(RuleBasedStateMachine):
                 post.flags &= ~0x28
         else:
             names = ["fr0", "fr1", "w0", "w1", "rw"]
-            valid = [
-                m.name for m in (*model.memory.mrs.values(), *model.memory.mws.values()) if m.valid and m.name in names
-            ]
+            valid = [mr.name for mr in model.memory.mrs.values() if mr.valid and mr.name in names]
+            valid += [mw.name for mw in model.memory.mws.values() if mw.valid and mw.name in names]
             choice = [name for name in valid if name != "rw"] if careful else names
             post.target = (choice or ["fr0"])[len(wish.spots) % len(choice or [0])]
         return post
@@ -370,7 +369,7 @@ class ModelMachine(RuleBasedStateMachine):
         if model.srq is not None:
             status = self.ends[side].receive(receive, shared=True)
             full, long = len(model.srq.receives) >= SRQ_DEPTH, len(sges) > MAX_SGE
-            reasons = {Status.NO_MORE_ENTRIES} if full else set()
+            reasons: set[Status | None] = {Status.NO_MORE_ENTRIES} if full else set()
             reasons |= {Status.DATA_OVERRUN} if long else set()
             assert status in (reasons or {None}), f"{side}: SRQ receive: {status}, {reasons} allowed"
             if status is None:

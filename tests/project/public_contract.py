@@ -341,6 +341,7 @@ INTERNAL = {
     "check_address",
     "check_int",
     "check_limit",
+    "make_stream",
     "one_spelling",
     "connections",
     "endpoints",

@@ -326,7 +326,8 @@ def test_the_privileged_token_reads_and_writes_what_is_mapped(both: Pair) -> Non
 @pytest.mark.parametrize("what", ["an address of memory", "an address past the mapping", "an address given back"])
 def test_the_privileged_token_takes_nothing_but_mapped_addresses(both: Pair, what: str) -> None:
     a, _ = both
-    lam = a.adapter.build_lam(bytearray(PAGE_SIZE)).result(PATIENCE_S)
+    lam = a.adapter.build_lam(Mdl(bytearray(PAGE_SIZE), address=PAGE_SIZE)).result(PATIENCE_S)
+    a.adapter.build_lam(Mdl(bytearray(PAGE_SIZE), address=PAGE_SIZE)).result(PATIENCE_S)
     (sge, *_) = lam.sges(0, 8, a.pd.privileged_token)
     if what == "an address of memory":
         sge = Sge(a.mr.address, 8, a.pd.privileged_token)

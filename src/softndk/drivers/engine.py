@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine"]
 
+ASK_FIRST: Final = 8
+"""From how many channels on one system call asks which of them have something to read, instead of trying each."""
 _CAN_LEND: Final = LIVE_SELECTOR and hasattr(select, "poll")
 LOAN_S: Final = 0.005
 """How long a descriptor stays unserved after the thread that served it: many round trips, yet not long for a
@@ -161,8 +163,8 @@ class Engine:
 
     def poll(self, channels: Iterable[Channel]) -> None:
         """Read, in the calling thread and without waiting, what has come for `channels`."""
-        for channel in tuple(channels):
-            if channel._fd >= 0 and channel._mask & READ:
+        for channel in _with_input([item for item in channels if item._fd >= 0 and item._mask & READ]):
+            if channel._fd >= 0:
                 self._serve(channel, READ)
                 if channel._fd >= 0 and channel._seat is None:
                     self._lend(channel)
@@ -483,6 +485,17 @@ class Engine:
     def _kick_if_blind(self) -> None:
         if not LIVE_SELECTOR:
             self._kick()
+
+
+def _with_input(channels: list[Channel]) -> list[Channel]:
+    """Those that may have something to read: all of a few, else what the system says."""
+    if len(channels) < ASK_FIRST or not hasattr(select, "poll"):
+        return channels
+    poller = select.poll()
+    for channel in channels:
+        poller.register(channel._fd, select.POLLIN)
+    ready = {fd for fd, _ in poller.poll(0)}
+    return [channel for channel in channels if channel._fd in ready]
 
 
 def _run(reference: "weakref.ref[Engine]", station: Station) -> None:

@@ -5,6 +5,7 @@ is the core's business. Addresses are numeric: nothing is resolved.
 """
 
 import errno
+import math
 import os
 import socket
 import struct
@@ -37,6 +38,9 @@ SEND_BUDGET: Final = 1024 * 1024
 """Octets that one call of `pump` sends at most, so that neither a caller nor another connection waits for
 long.
 """
+PROBE_FIRST_S: Final = 0.05
+PROBE_LAST_S: Final = 2.0
+"""How soon, and how rarely at the end, a connection is looked at whose peer has sent its FIN."""
 _INTERNAL: Final = "softndk has failed internally"
 _ABORTIVE: Final = struct.pack("ii", 1, 0)
 
@@ -109,6 +113,8 @@ class TcpStream(Channel):
         "_on_activity",
         "_options",
         "_peer",
+        "_probe_at",
+        "_probe_wait",
         "_pump_again",
         "_pumping",
         "_send_error",
@@ -142,6 +148,8 @@ class TcpStream(Channel):
         self._connecting = False
         self._blocked = False
         self._eof = False
+        self._probe_at = math.inf
+        self._probe_wait = PROBE_FIRST_S
         self._fin_sent = False
         self._send_error: OSError | None = None
         self._busy = False
@@ -228,6 +236,9 @@ class TcpStream(Channel):
         """
         if self._muted:
             return
+        if self._eof:
+            self._probe_wait = PROBE_FIRST_S
+            self._probe_at = self._engine.now() + PROBE_FIRST_S
         if self._pumping:
             self._pump_again = True
             return
@@ -265,7 +276,10 @@ class TcpStream(Channel):
         return (READ if reading else 0) | (WRITE if self._blocked else 0)
 
     def deadline(self) -> float | None:
-        return self.core.next_timeout()
+        when = self.core.next_timeout()
+        if not self._eof:
+            return when
+        return self._probe_at if when is None else min(when, self._probe_at)
 
     def on_ready(self, mask: int) -> None:
         if self._busy or self.closed:
@@ -284,8 +298,10 @@ class TcpStream(Channel):
             self.pump()
 
     def on_deadline(self) -> None:
-        when = self.core.next_timeout()
         now = self._engine.now()
+        if self._eof and self._probe_at <= now and not self._survives(now):
+            return
+        when = self.core.next_timeout()
         if when is not None and when <= now:
             self.core.handle_timeout(now)
             self._on_activity()
@@ -364,6 +380,16 @@ class TcpStream(Channel):
         self.core.receive_eof(now)
         self._on_activity()
         return True
+
+    def _survives(self, now: float) -> bool:
+        """After the peer's FIN nothing is waited for: at an end of file a descriptor is always readable. So a reset that
+        follows has to be looked for, at growing intervals; everything that is sent makes them short again.
+        """
+        self._probe_wait = min(2 * self._probe_wait, PROBE_LAST_S)
+        self._probe_at = now + self._probe_wait
+        if self._open_socket().getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):  # EPIPE, after a FIN
+            self._lost(ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)))
+        return not self.closed
 
     # ---- sending
 

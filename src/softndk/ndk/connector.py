@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 from softndk.drivers.dispatch import check_callback
 from softndk.drivers.pending import Pending, Promise
-from softndk.drivers.sockets import TcpOptions
 from softndk.drivers.tcp import TcpStream
 from softndk.errors import (
     ConnectionInvalid,
@@ -30,6 +29,7 @@ from softndk.ndk.endpoints import ENDPOINTS
 from softndk.ndk.limits import check_int
 from softndk.ndk.object import NdkObject
 from softndk.ndk.qp import Qp
+from softndk.ndk.streams import make_stream
 from softndk.results import ConnectionData, Disconnect
 from softndk.status import Status
 
@@ -52,6 +52,7 @@ class Connector(NdkObject):
 
     def __init__(self, context: AdapterContext, adapter: NdkObject, listener: "Listener | None" = None) -> None:
         super().__init__(context, [adapter] if listener is None else [adapter, listener])
+        self._is_passive = listener is not None
         self._core: Connection | None = None
         self._stream: TcpStream | None = None
         self._qp: Qp | None = None
@@ -536,7 +537,7 @@ class Connector(NdkObject):
                 inbound_read_limit=event.inbound_read_limit,
                 outbound_read_limit=event.outbound_read_limit,
             )
-        if any(type(item)._type is ObjectType.LISTENER for item in self._antecedents):
+        if self._is_passive:
             counters.accept += 1
         else:
             counters.connect += 1
@@ -633,35 +634,6 @@ class Connector(NdkObject):
             ENDPOINTS.release(self._held, self)
         if self._endpoint is not None and self._destination is not None:
             self._endpoint._destinations.discard(self._destination)
-
-
-def make_stream(
-    context: AdapterContext, core: Connection, on_activity: Callable[[], None], *, active: bool
-) -> TcpStream:
-    """A TCP stream under `core`, traced if the adapter is."""
-    options = TcpOptions(keepalive_s=context.config.keepalive_s, user_timeout_s=context.config.user_timeout_s)
-    engine = context.runtime.engine
-    capture = context.capture
-    if capture is None:
-        return TcpStream(engine, core, on_activity, options=options)
-
-    def traced_activity() -> None:
-        on_activity()
-        if stream.closed and stream in alive:
-            alive.clear()
-            context.traced_streams -= 1
-            context.end_capture()
-
-    stream = TcpStream(
-        engine,
-        core,
-        traced_activity,
-        tap=lambda local, peer: capture.stream(local, peer, active=active, name=core.name),
-        options=options,
-    )
-    alive = {stream}
-    context.traced_streams += 1
-    return stream
 
 
 def _version(address: Address) -> int:

@@ -16,11 +16,12 @@ from softndk.flags import Address, ObjectType
 from softndk.iwarp import events
 from softndk.iwarp.connection import Connection
 from softndk.ndk.addresses import check_address
-from softndk.ndk.connector import Connector, make_stream
+from softndk.ndk.connector import Connector
 from softndk.ndk.context import AdapterContext
 from softndk.ndk.endpoints import ENDPOINTS
 from softndk.ndk.object import NdkObject
 from softndk.ndk.ports import candidate_ports, no_port_free
+from softndk.ndk.streams import make_stream
 from softndk.status import Status
 
 __all__ = ["Listener"]

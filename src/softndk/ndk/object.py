@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Self
 from uuid import UUID
 
 from softndk.drivers.alarm import Alarm
-from softndk.drivers.dispatch import check_callback
+from softndk.drivers.dispatch import check_callback, report_unraisable
 from softndk.drivers.pending import Pending, Promise
 from softndk.errors import InvalidHandle, NotSupported, error_from_os
 from softndk.flags import NdkVersion, ObjectType
@@ -200,11 +200,6 @@ class NdkObject:
         self._antecedents[antecedent] = None
         antecedent._successors[self] = None
 
-    def _release(self, antecedent: "NdkObject") -> None:
-        if self._antecedents.pop(antecedent, self) is None:
-            antecedent._successors.pop(self, None)
-            antecedent._settle_close()
-
     def _call_back(self, fn: Callable[..., object], *args: Any) -> None:
         """Run a callback of this object on the callback thread; its close pends until it has returned (R-CLOSE-2)."""
         self._busy += 1
@@ -228,7 +223,7 @@ class NdkObject:
             if self._runtime.forked:  # the parent's object: nothing here may touch what it stands for
                 self._finish_in_child()
             else:
-                self._begin_close()
+                self._carry_out(self._begin_close)
                 self._settle_close()
         elif self._runtime.forked and not self._closed:
             self._finish_in_child()
@@ -246,7 +241,7 @@ class NdkObject:
         if not self._closing or self._closed or self._busy or self._successors or self._holding():
             return
         self._closed = True
-        self._finish_close()
+        self._carry_out(self._finish_close)
         promise = self._close_promise
         assert promise is not None
         promise.set_result(None)
@@ -259,13 +254,23 @@ class NdkObject:
             dispatcher.submit(fn, promise.pending)
         dispatcher.submit(self._release_after_callbacks)
 
+    @staticmethod
+    def _carry_out(step: Callable[[], None]) -> None:
+        """A close never fails (R-CLOSE-1): a bug of ours in one of its steps is reported, and does not stop the others."""
+        try:
+            step()
+        except Exception as error:
+            report_unraisable(error, step, "Exception ignored in softndk close")
+
     def _release_after_callbacks(self) -> None:
         with self._lock:
             self._release_all()
 
     def _release_all(self) -> None:
-        for antecedent in tuple(self._antecedents):
-            self._release(antecedent)
+        antecedents, self._antecedents = self._antecedents, {}
+        for antecedent in antecedents:
+            del antecedent._successors[self]
+            antecedent._settle_close()
 
     def _still_open(self) -> str:
         held = [item._label for item in self._successors] + self._holding()

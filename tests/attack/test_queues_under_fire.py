@@ -351,7 +351,12 @@ def test_a_poll_over_many_connections_looks_only_at_those_that_have_something(mo
         ends[7][0].receive(active.mr[0:8], context="x")
         ends[7][1].send(b"to one of fifty")
         found: list[Result] = []
-        until(lambda: bool(found.extend(active.cq.get_results()) or found))
+
+        def something_came() -> bool:
+            found.extend(active.cq.get_results())
+            return bool(found)
+
+        until(something_came)
         assert [result.status for result in found] == [Status.BUFFER_OVERFLOW]
 
 

@@ -352,6 +352,7 @@ INTERNAL = {
     "error_for",
     "error_from_os",
     "fresh_copy",
+    "make_stream",
     "no_port_free",
 }
 

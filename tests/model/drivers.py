@@ -503,7 +503,7 @@ class SocketWire(_Adapters):
 
     def settle(self, a: End, b: End) -> None:
         deadline = time.monotonic() + PATIENCE_S
-        while not (self._quiet(a, b) and self._quiet(b, a)):
+        while not self._both_quiet(a, b):
             assert time.monotonic() < deadline, "never quiet"
             for end in (a, b):
                 stream = end.line.connector._stream
@@ -519,6 +519,18 @@ class SocketWire(_Adapters):
             stream = a.line.connector._stream
             assert stream is not None
             stream.fail(ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)))
+
+    def _both_quiet(self, a: End, b: End) -> bool:
+        """Looked at one after the other; so nothing may have moved between the two looks."""
+        before = self._moved(a), self._moved(b)
+        return self._quiet(a, b) and self._quiet(b, a) and before == (self._moved(a), self._moved(b))
+
+    @staticmethod
+    def _moved(end: End) -> tuple[int, int, int, int]:
+        core = end.line.connector._core
+        assert core is not None
+        with end.adapter._lock:
+            return core.traffic
 
     @staticmethod
     def _quiet(sender: End, receiver: End) -> bool:

@@ -30,6 +30,7 @@ from softndk.conformance.bench import (
     statuses,
     succeed,
     take,
+    until,
 )
 from softndk.conformance.providers import Feature, Side
 
@@ -69,6 +70,13 @@ class Shop:
         self.pairs[number].a.qp.send(data)
         delivered(self.pairs[number].a)
 
+    def hold_back(self, number: int, data: bytes) -> None:
+        """One message over connection `number` that has come, and finds no receive."""
+        before = self.host.adapter.query_statistics().rdma_in_octets
+        self.pairs[number].a.qp.send(data)
+        until(lambda: self.host.adapter.query_statistics().rdma_in_octets > before)
+        assert self.host.cq.get_results() == []
+
     def fired(self) -> int:
         """How often the notification was given so far."""
         callbacks_have_run(self.host.adapter)
@@ -103,7 +111,7 @@ def test_a_queue_pair_on_an_srq_takes_no_receives_itself(bench: Bench) -> None:
 def test_a_message_that_finds_the_queue_empty_waits(bench: Bench) -> None:
     shop = Shop(bench, 2)
     for number, pair in enumerate(shop.pairs):
-        pair.a.qp.send(bytes([65 + number]))
+        shop.hold_back(number, bytes([65 + number]))
         pair.b.qp.write([], 0, pair.a.mr.remote_token)  # the connection goes on in the other direction
         succeed(shop.host.cq)
     for number in range(2):
@@ -120,7 +128,8 @@ def test_a_message_that_finds_the_queue_empty_waits(bench: Bench) -> None:
 @pytest.mark.rules("R-SRQ-3", "R-COMP-4")
 def test_many_messages_wait_and_keep_their_order(bench: Bench) -> None:
     shop = Shop(bench, 1, depth=16)
-    for number in range(10):
+    shop.hold_back(0, bytes(10))
+    for number in range(1, 10):
         shop.pairs[0].a.qp.send(bytes([number]) * 10)
     for number in range(10):
         shop.receive(number, at=number * 16)
@@ -301,7 +310,7 @@ def test_the_close_waits_for_the_running_notification(bench: Bench) -> None:
 def test_a_queue_pair_that_waits_for_a_receive_can_be_flushed_and_closed(bench: Bench) -> None:
     shop = Shop(bench, 2)
     pair = shop.pairs[0]
-    pair.a.qp.send(b"held back")
+    shop.hold_back(0, b"held back")
     pair.b.qp.flush()
     assert not ended(pair.a).graceful
     pair.b.connector.close().result(PATIENCE_S)

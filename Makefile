@@ -15,7 +15,7 @@ PROOFS := $(sort $(wildcard scripts/proofs/*.py))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo test rules mutants lint types cov interop proofs clean
+.PHONY: help setup demo test rules mutants model lint types cov interop proofs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ demo: $(READY) ## run the demonstration: two adapters in this machine, one Send-
 	$(VENV)/bin/softndk demo
 
 test: $(READY) ## run the tests, except those marked slow or interop
-	$(RUN) pytest -m "not slow and not interop" $(ARGS)
+	$(RUN) pytest -m "not slow and not interop and not model" $(ARGS)
 
 rules: $(READY) ## print every rule of NDKPI with the tests that prove it; write docs/reference/rules.md
 	$(RUN) scripts.rules
@@ -47,8 +47,11 @@ types: $(READY) ## check types (mypy strict, src and tests)
 	$(RUN) mypy
 
 cov: $(READY) ## measure branch coverage of the protocol core; fails under 95 %
-	$(RUN) pytest -q -m "not slow and not stress and not judge and not interop" --cov --cov-report=json:coverage.json --cov-report=term $(ARGS)
+	$(RUN) pytest -q -m "not slow and not stress and not judge and not interop and not model" --cov --cov-report=json:coverage.json --cov-report=term $(ARGS)
 	$(VENV)/bin/python scripts/coverage_gate.py coverage.json --minimum 95
+
+model: $(READY) ## compare two ends with the model of NDKPI's rules, in memory and over real sockets
+	$(RUN) pytest $(ARGS) tests/model
 
 interop: $(READY) ## run programs of a Linux guest with soft-iWARP under QEMU against softndk; builds the guest once
 	$(VENV)/bin/python -c 'from scripts.interop import common, image; image.build(common.Progress())'

@@ -59,11 +59,15 @@ def refused(sock: socket.socket) -> bool:
 
 
 class TestNoRequestIsLost:
-    def test_one_that_comes_between_two_calls_of_next_request(self) -> None:
+    @pytest.mark.parametrize("kept", [False, True])
+    def test_one_that_comes_between_two_calls_of_next_request(self, kept: bool) -> None:
         with open_adapter() as adapter:
             listener = adapter.listen()
+            earlier = listener.next_request()
             with pytest.raises(TimeoutError):
-                listener.next_request().result(0)
+                earlier.result(0)
+            if not kept:
+                del earlier
             with raw_client(listener.local_address, mpa_request(b"here I am")):
                 request_waits(listener)
                 connector = listener.next_request().result(PATIENCE_S)

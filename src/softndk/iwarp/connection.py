@@ -183,7 +183,7 @@ class Connection:
                 Status.TOO_MANY_ADDRESSES,
                 provider_error_code=failure.provider_error_code,
             )
-        unanswered = self._initiator is not None and self.state is State.REQUESTING
+        unanswered = self._initiator is not None and self.state in (State.IDLE, State.REQUESTING)
         if unanswered and failure.status is Status.CONNECTION_RESET:
             failure = Refused(f"{failure.text}; nobody takes connections there [CONNECTION_REFUSED, R-PAUSE-1]")
         elif failure.status is Status.CONNECTION_RESET and (self.state is State.CLOSING or self.state not in _UP):

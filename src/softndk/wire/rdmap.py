@@ -82,12 +82,8 @@ OPCODES: Final[Mapping[int, OpcodeInfo]] = MappingProxyType(
         Opcode.TERMINATE: OpcodeInfo(False, QueueNumber.TERMINATE, UNTAGGED_HEADER, None),
         Opcode.IMMEDIATE: _IMMEDIATE,
         Opcode.IMMEDIATE_SE: _IMMEDIATE,
-        Opcode.ATOMIC_REQUEST: OpcodeInfo(
-            False, QueueNumber.READ_REQUEST, UNTAGGED_HEADER, ATOMIC_REQUEST_LENGTH
-        ),
-        Opcode.ATOMIC_RESPONSE: OpcodeInfo(
-            False, QueueNumber.ATOMIC_RESPONSE, UNTAGGED_HEADER, ATOMIC_RESPONSE_LENGTH
-        ),
+        Opcode.ATOMIC_REQUEST: OpcodeInfo(False, QueueNumber.READ_REQUEST, UNTAGGED_HEADER, ATOMIC_REQUEST_LENGTH),
+        Opcode.ATOMIC_RESPONSE: OpcodeInfo(False, QueueNumber.ATOMIC_RESPONSE, UNTAGGED_HEADER, ATOMIC_RESPONSE_LENGTH),
     }
 )
 """Every assigned opcode; look one up by the number from the wire, a missing key is an unassigned opcode."""

@@ -70,7 +70,7 @@ class CqNotify(IntEnum):
 
 
 class OperationType(IntEnum):
-    """NDK_OPERATION_TYPE; values from 0x10000 on are softndk's. The Receive bit is set in all receive kinds."""
+    """NDK_OPERATION_TYPE. The Receive bit is set in both receive kinds."""
 
     RECEIVE = 1
     SEND = 2
@@ -80,10 +80,6 @@ class OperationType(IntEnum):
     READ = 32
     WRITE = 64
     RECEIVE_AND_INVALIDATE = 0x8001
-    RECEIVE_IMMEDIATE = 0x10001
-    SEND_IMMEDIATE = 0x10002
-    FETCH_ADD = 0x10020
-    COMPARE_SWAP = 0x10040
 
 
 class ObjectType(IntEnum):

@@ -25,7 +25,6 @@ class Result:
 
     `bytes_transferred`: octets received, for successful receives; 0 elsewhere. `request_context` is the very object
     given to the post. `invalidated_token`: the token that the peer took away (RECEIVE_AND_INVALIDATE only, R-RESX-3).
-    `immediate`: the peer's 8 octets (RECEIVE_IMMEDIATE only; RFC 7306). They are in no memory: `bytes_transferred` is 0.
     """
 
     type: OperationType
@@ -35,12 +34,11 @@ class Result:
     request_context: Any = None
     provider_error_code: int = 0
     invalidated_token: RemoteToken | None = None
-    immediate: bytes | None = None
     _explain: Callable[[], tuple[str, NdkError | None]] | None = field(default=None, repr=False, compare=False)
 
     @property
     def is_receive(self) -> bool:
-        """True for all receive kinds."""
+        """True for both receive kinds."""
         return bool(self.type & OperationType.RECEIVE)
 
     @property
@@ -108,11 +106,7 @@ class EndpointEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterInfo:
-    """NDK_ADAPTER_INFO. Sizes in octets, depths in entries.
-
-    `extensions`: verbs that NDKPI does not have, by name: "immediate-data" (Qp.send_immediate) and "atomics"
-    (Qp.fetch_add, Qp.compare_swap), both of RFC 7306. What the peer offers, iWARP does not tell.
-    """
+    """NDK_ADAPTER_INFO. Sizes in octets, depths in entries."""
 
     version: NdkVersion
     vendor_id: int
@@ -136,7 +130,6 @@ class AdapterInfo:
     max_callee_data: int
     adapter_flags: AdapterFlag
     rdma_technology: RdmaTechnology
-    extensions: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,11 +93,10 @@ class MemoryAccess:
         )
 
     def remote(self, stag: int, to: int, length: int, right: Right) -> list[memoryview]:
-        """Octets that the peer may use with all of `right` (R-MEM-1 to -3). Raises AccessDenied."""
+        """Octets that the peer may read or write (R-MEM-1 to -3). Raises AccessDenied."""
         entry = self._associated(stag)
-        missing = right & ~entry.rights
-        if missing:
-            name = "remote write" if missing & Right.REMOTE_WRITE else "remote read"
+        if not entry.rights & right:
+            name = "remote write" if right is Right.REMOTE_WRITE else "remote read"
             raise AccessDenied(Denial.MISSING_RIGHT, f"token {masked(stag)} of {entry.owner} gives no {name} [R-MEM-2]")
         return self._slices(entry, to, length)
 

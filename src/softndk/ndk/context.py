@@ -107,5 +107,4 @@ def adapter_info(version: NdkVersion, config: IwarpConfig) -> AdapterInfo:
             | AdapterFlag.LOOPBACK_CONNECTIONS_SUPPORTED
         ),
         rdma_technology=RdmaTechnology.IWARP,
-        extensions=frozenset({"immediate-data", "atomics"}),
     )

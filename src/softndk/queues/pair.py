@@ -12,7 +12,7 @@ from softndk.errors import NdkError, QueueFull
 from softndk.flags import OperationType, RemoteToken
 from softndk.queues.completion import CompletionRing
 from softndk.queues.shared import SharedReceives
-from softndk.queues.work import FetchWork, InitiatorRequest, LocalRequest, ReceiveRequest, Request
+from softndk.queues.work import InitiatorRequest, LocalRequest, ReadWork, ReceiveRequest, Request
 from softndk.results import Result
 from softndk.status import Status
 
@@ -124,7 +124,7 @@ class QueuePair:
         if self.reads_outstanding:
             if head.fenced:
                 return None
-            if isinstance(head, FetchWork):
+            if isinstance(head, ReadWork):
                 if self.reads_outstanding >= self.outbound_read_limit:
                     return None
             elif isinstance(head, LocalRequest) and head.waits_for_reads:
@@ -136,12 +136,12 @@ class QueuePair:
         self.waiting.popleft()
         self.released -= 1
         self.active.append(request)
-        if isinstance(request, FetchWork):
+        if isinstance(request, ReadWork):
             self.reads_outstanding += 1
 
     def finish(self, request: InitiatorRequest) -> None:
         """`request` is done, with success unless it has been failed; completes what is in turn (R-COMP-4)."""
-        if isinstance(request, FetchWork):
+        if isinstance(request, ReadWork):
             self.reads_outstanding -= 1
         if request.status is None:
             request.status = Status.SUCCESS
@@ -152,23 +152,16 @@ class QueuePair:
             self._complete_initiator(head)
 
     def complete_receive(
-        self,
-        request: ReceiveRequest,
-        length: int,
-        *,
-        solicited: bool,
-        invalidated: int | None = None,
-        immediate: bytes | None = None,
+        self, request: ReceiveRequest, length: int, *, solicited: bool, invalidated: int | None = None
     ) -> None:
-        """The message for `request`, the oldest receive, is placed whole; `immediate`: it was Immediate Data."""
+        """The message for `request`, the oldest receive, is placed whole."""
         assert self.receives[0] is request
         self.receives.popleft()
         request.status = Status.SUCCESS
-        kind, token = OperationType.RECEIVE, None
-        if invalidated is not None:
+        if invalidated is None:
+            kind, token = OperationType.RECEIVE, None
+        else:
             kind, token = OperationType.RECEIVE_AND_INVALIDATE, RemoteToken(invalidated)
-        elif immediate is not None:
-            kind = OperationType.RECEIVE_IMMEDIATE
         self.receive_ring.push(
             Result(
                 type=kind,
@@ -176,7 +169,6 @@ class QueuePair:
                 qp_context=self.context,
                 request_context=request.context,
                 invalidated_token=token,
-                immediate=immediate,
             ),
             solicited=solicited,
         )

@@ -4,6 +4,7 @@ Knows single PDUs; streams, packets and files are other modules' work. Shows wha
 the rest unreadable or is plainly irregular.
 """
 
+import struct
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -19,17 +20,7 @@ from softndk.wire.ddp import (
     parse_untagged,
 )
 from softndk.wire.mpa import LENGTH_FIELD, FrameKind, StartupFrame
-from softndk.wire.rdmap import (
-    INVALIDATING,
-    OPCODES,
-    AtomicOperation,
-    AtomicRequest,
-    AtomicResponse,
-    Opcode,
-    ReadRequest,
-    opcode_of,
-    version_of,
-)
+from softndk.wire.rdmap import INVALIDATING, OPCODES, Opcode, ReadRequest, opcode_of, version_of
 from softndk.wire.rdmap import VERSION as RDMAP_VERSION
 from softndk.wire.terminate import Terminate
 
@@ -55,7 +46,9 @@ KINDS: Final[Mapping[int, str]] = {
     Opcode.ATOMIC_RESPONSE: "Atomic Response",
 }
 
-_ATOMICS: Final[Mapping[int, str]] = {AtomicOperation.FETCH_ADD: "FetchAdd", AtomicOperation.COMPARE_SWAP: "CmpSwap"}
+_ATOMIC_REQUEST: Final = struct.Struct(">IIIQQQQQ")
+_ATOMIC_RESPONSE: Final = struct.Struct(">IQ")
+_ATOMICS: Final = {0: "FetchAdd", 2: "CmpSwap"}
 
 
 class Fields(NamedTuple):
@@ -173,7 +166,7 @@ def _untagged(header: UntaggedHeader, payload: memoryview) -> Fields:
     place = f"MO {header.mo} len {len(payload)}"
     try:
         summary += _body(opcode, payload, details) or place
-    except WireError as error:
+    except (WireError, struct.error) as error:
         details["problem"] = f"body: {error}"
         summary += f"{place} (body: {error})"
     return Fields(_kind(opcode), summary + _end(details, header), details, payload)
@@ -192,16 +185,14 @@ def _body(opcode: int, body: memoryview, details: dict[str, Detail]) -> str:
         details["data"] = body.hex()
         return f"data {body.hex()}"
     if opcode == Opcode.ATOMIC_REQUEST:
-        atomic = AtomicRequest.parse(body)
-        name = _ATOMICS.get(atomic.operation, f"operation {atomic.operation}")
-        details |= {"operation": name, "request_id": atomic.identifier, "stag": atomic.stag, "to": atomic.to}
-        details |= {"data": atomic.data, "mask": atomic.mask}
-        details |= {"compare": atomic.compare, "compare_mask": atomic.compare_mask}
-        conditional = atomic.operation == AtomicOperation.COMPARE_SWAP
-        operands = f"{atomic.data} if {atomic.compare}" if conditional else f"{atomic.data}"
-        return f"id {atomic.identifier} {name} {operands} at {_place(atomic.stag, atomic.to)}"
+        code, identifier, stag, to, data, mask, compare, compare_mask = _ATOMIC_REQUEST.unpack(body)
+        name = _ATOMICS.get(code & 0xF, f"operation {code & 0xF}")
+        details |= {"operation": name, "request_id": identifier, "stag": stag, "to": to, "data": data}
+        details |= {"mask": mask, "compare": compare, "compare_mask": compare_mask}
+        operands = f"{data} if {compare}" if code & 0xF == 2 else f"{data}"
+        return f"id {identifier} {name} {operands} at {_place(stag, to)}"
     if opcode == Opcode.ATOMIC_RESPONSE:
-        details["request_id"], details["original"] = AtomicResponse.parse(body)
+        details["request_id"], details["original"] = _ATOMIC_RESPONSE.unpack(body)
         return f"id {details['request_id']} original {details['original']}"
     return ""
 

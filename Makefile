@@ -2,10 +2,12 @@
 #
 # VENV    the environment to make and use (.venv)
 # PYTHON  the Python to make it with (default: the first that is 3.11 or newer)
+# MINUTES how long `make model` goes on (20)
 # ARGS    more arguments for pytest: make test ARGS="-k framing -x"
 
 VENV ?= .venv
 PYTHON ?=
+MINUTES ?= 20
 ARGS ?=
 
 RUN := $(VENV)/bin/python -m
@@ -50,8 +52,9 @@ cov: $(READY) ## measure branch coverage of the protocol core; fails under 95 %
 	$(RUN) pytest -q -m "not slow and not stress and not judge and not interop and not model" --cov --cov-report=json:coverage.json --cov-report=term $(ARGS)
 	$(VENV)/bin/python scripts/coverage_gate.py coverage.json --minimum 95
 
-model: $(READY) ## compare two ends with the model of NDKPI's rules, in memory and over real sockets
+model: $(READY) ## compare two ends with the model of NDKPI's rules, in memory and over real sockets, for MINUTES=20
 	$(RUN) pytest $(ARGS) tests/model
+	$(RUN) tests.model.machine --minutes $(MINUTES)
 
 interop: $(READY) ## run programs of a Linux guest with soft-iWARP under QEMU against softndk; builds the guest once
 	$(VENV)/bin/python -c 'from scripts.interop import common, image; image.build(common.Progress())'

@@ -352,7 +352,6 @@ INTERNAL = {
     "error_for",
     "error_from_os",
     "fresh_copy",
-    "make_stream",
     "no_port_free",
 }
 

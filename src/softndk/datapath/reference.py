@@ -6,14 +6,14 @@ from typing_extensions import Buffer
 
 from softndk.iwarp.faults import Cause, ProtocolFault
 from softndk.iwarp.framing import Deframer, Framer, FramingFault, FramingReason
-from softndk.iwarp.inbound import Inbound, OutstandingAtomic, OutstandingRead
+from softndk.iwarp.inbound import Inbound
 from softndk.iwarp.outbound import Outbound
 from softndk.iwarp.stream import StreamParameters
 from softndk.memory.access import MemoryAccess
 from softndk.memory.logical import LogicalSpace
 from softndk.memory.tokens import TokenTable
 from softndk.queues.pair import QueuePair
-from softndk.queues.work import AtomicWork, ReadWork
+from softndk.queues.work import ReadWork
 from softndk.wire.terminate import Terminate
 
 __all__ = ["ReferenceDataPath", "ReferenceStream"]
@@ -102,14 +102,8 @@ class ReferenceStream:
 
     def read_of(self, sink_stag: int) -> ReadWork | None:
         for read in self._inbound.reads:
-            if isinstance(read, OutstandingRead) and read.sink_stag == sink_stag:
+            if read.sink_stag == sink_stag:
                 return read.request
-        return None
-
-    def atomic_of(self, msn: int) -> AtomicWork | None:
-        for atomic in self._inbound.reads:
-            if isinstance(atomic, OutstandingAtomic) and atomic.identifier == msn:
-                return atomic.request
         return None
 
     @property

@@ -1,4 +1,4 @@
-"""What arrives: DDP and RDMAP receive semantics of one stream (RFC 5041, RFC 5040, RFC 7306).
+"""What arrives: DDP and RDMAP receive semantics of one stream (RFC 5041, RFC 5040).
 
 Takes checked ULPDUs in stream order, places their payload, completes receives and reads, queues what must be answered.
 Checks run in a fixed order, and nothing of a segment is used before all that concern it have passed. Knows nothing of
@@ -9,11 +9,9 @@ from collections import deque
 from typing import Final
 
 from softndk.errors import NdkError
-from softndk.iwarp import atomics
 from softndk.iwarp.faults import (
     Cause,
     ProtocolFault,
-    atomic_cause,
     read_source_cause,
     sent_code,
     status_for_denial,
@@ -23,24 +21,22 @@ from softndk.memory.access import AccessDenied, Denial, MemoryAccess
 from softndk.memory.sge import Sge
 from softndk.memory.tokens import Right, masked
 from softndk.queues.pair import QueuePair
-from softndk.queues.work import AtomicWork, FetchWork, ReadWork, ReceiveRequest
+from softndk.queues.work import ReadWork, ReceiveRequest
 from softndk.status import Status
 from softndk.wire import WireError, ddp, rdmap, terminate
 from softndk.wire.ddp import QueueNumber
 from softndk.wire.rdmap import Opcode
 
-__all__ = [
-    "Inbound",
-    "OutstandingAtomic",
-    "OutstandingRead",
-    "PendingAtomic",
-    "PendingResponse",
-    "gather",
-    "scatter",
-]
+__all__ = ["Inbound", "OutstandingRead", "PendingResponse", "gather", "scatter"]
 
+_SENDS: Final = frozenset({Opcode.SEND, Opcode.SEND_INVALIDATE, Opcode.SEND_SE, Opcode.SEND_SE_INVALIDATE})
 _TAGGED: Final = frozenset({Opcode.WRITE, Opcode.READ_RESPONSE})
-_IMMEDIATES: Final = frozenset({Opcode.IMMEDIATE, Opcode.IMMEDIATE_SE})
+_QUEUE_OF: Final = {
+    **dict.fromkeys(_SENDS, QueueNumber.SEND),
+    Opcode.READ_REQUEST: QueueNumber.READ_REQUEST,
+    Opcode.TERMINATE: QueueNumber.TERMINATE,
+}
+_SERVED_QUEUES: Final = frozenset(_QUEUE_OF.values())
 _MSN_MASK: Final = 0xFFFFFFFF
 _HEADERS: Final = ddp.UNTAGGED_HEADER + rdmap.READ_REQUEST_LENGTH
 
@@ -63,16 +59,6 @@ class OutstandingRead:
         return 0 if self.request is None else self.request.length
 
 
-class OutstandingAtomic:
-    """One of our atomics on the wire. `identifier` comes back in the response; it is the request's MSN."""
-
-    __slots__ = ("identifier", "request")
-
-    def __init__(self, request: AtomicWork, identifier: int) -> None:
-        self.request = request
-        self.identifier = identifier
-
-
 class PendingResponse:
     """A read of the peer that waits for its answer. `sent`: octets already in response segments."""
 
@@ -81,16 +67,6 @@ class PendingResponse:
     def __init__(self, read: rdmap.ReadRequest, ulpdu: bytes) -> None:
         self.read = read
         self.sent = 0
-        self.ulpdu = ulpdu
-
-
-class PendingAtomic:
-    """An atomic of the peer that waits for its turn: it is carried out when it is answered."""
-
-    __slots__ = ("request", "ulpdu")
-
-    def __init__(self, request: rdmap.AtomicRequest, ulpdu: bytes) -> None:
-        self.request = request
         self.ulpdu = ulpdu
 
 
@@ -134,22 +110,21 @@ def _pieces(access: MemoryAccess, sgl: tuple[Sge, ...], offset: int, length: int
 class Inbound:
     """Receiving side of one stream.
 
-    `reads`: our reads and atomics on the wire, oldest first, filled by the sending side. `responses`: the peer's to
-    answer. `read_limit`: IRD, how many of those we hold. `peer_terminate`: the peer's last word, once it has come.
+    `reads`: our reads on the wire, oldest first, filled by the sending side. `responses`: the peer's reads to answer.
+    `read_limit`: IRD, how many of those we hold. `peer_terminate`: the peer's last word, once it has come.
     """
 
     def __init__(self, pair: QueuePair, access: MemoryAccess, *, read_limit: int) -> None:
         self.pair = pair
         self.access = access
         self.read_limit = read_limit
-        self.reads: deque[OutstandingRead | OutstandingAtomic] = deque()
-        self.responses: deque[PendingResponse | PendingAtomic] = deque()
+        self.reads: deque[OutstandingRead] = deque()
+        self.responses: deque[PendingResponse] = deque()
         self.peer_terminate: terminate.Terminate | None = None
         self.refuse_reads = False
         self.segments = 0
         self._send_msn = 1
         self._read_msn = 1
-        self._atomic_response_msn = 1
         self._receive: ReceiveRequest | None = None  # of the message that has begun
         self._opcode = Opcode.SEND
         self._offset = 0
@@ -157,10 +132,7 @@ class Inbound:
     @property
     def inside_message(self) -> bool:
         """A message has begun and its last segment has not come."""
-        if self._receive is not None:
-            return True
-        oldest = self.reads[0] if self.reads else None
-        return isinstance(oldest, OutstandingRead) and oldest.received > 0
+        return self._receive is not None or bool(self.reads and self.reads[0].received)
 
     def handle(self, ulpdu: memoryview, *, hold: bool = False) -> bool:
         """Take one ULPDU. Returns False if it must be offered again later: no receive is posted and `hold` is set.
@@ -215,14 +187,13 @@ class Inbound:
         _copy(payload, targets)
 
     def _place_response(self, header: ddp.TaggedHeader, payload: memoryview, ulpdu: memoryview) -> None:
-        read = self.reads[0] if self.reads else None
-        if not isinstance(read, OutstandingRead):
-            what = "no read is outstanding" if read is None else "an atomic is to be answered before"
+        if not self.reads:
             raise self._fault(
                 Cause.UNEXPECTED_RESPONSE,
-                f"Read Response of {len(payload)} octets, but {what}",
+                f"Read Response of {len(payload)} octets, but no read is outstanding",
                 ulpdu,
             )
+        read = self.reads[0]
         total = read.length
         if payload or total:
             if header.stag != read.sink_stag:
@@ -270,7 +241,7 @@ class Inbound:
                 raise ProtocolFault(Cause.LOCAL_ERROR, f"{self.pair.name} read: {error}") from None
         self.pair.finish(request)
 
-    # ---- untagged: Send family, requests for an answer, Terminate, Atomic Response
+    # ---- untagged: Send family, Read Request, Terminate
 
     def _handle_untagged(self, ulpdu: memoryview, hold: bool) -> bool:
         header = ddp.parse_untagged(ulpdu)
@@ -283,23 +254,19 @@ class Inbound:
                 f"{opcode.name} in an untagged segment; it is a tagged message",
                 ulpdu,
             )
-        queue = rdmap.OPCODES[opcode].queue
-        if header.qn > max(QueueNumber):
-            raise self._fault(Cause.INVALID_QN, f"{opcode.name} on queue number {header.qn}; 0 to 3 exist", ulpdu)
-        if header.qn != queue:
+        if header.qn not in _SERVED_QUEUES:
+            raise self._fault(Cause.INVALID_QN, f"{opcode.name} on queue number {header.qn}; 0, 1 and 2 exist", ulpdu)
+        if header.qn != _QUEUE_OF[opcode]:
             raise self._fault(
                 Cause.OPCODE_ON_WRONG_QUEUE,
-                f"{opcode.name} on queue number {header.qn}; its queue is {queue}",
+                f"{opcode.name} on queue number {header.qn}; its queue is {_QUEUE_OF[opcode].value}",
                 ulpdu,
             )
-        if queue is QueueNumber.TERMINATE:
+        if opcode is Opcode.TERMINATE:
             self._take_terminate(ulpdu)
             return True
-        if queue is QueueNumber.READ_REQUEST:
-            self._queue_response(header, opcode, ulpdu)
-            return True
-        if queue is QueueNumber.ATOMIC_RESPONSE:
-            self._take_atomic_response(header, ulpdu)
+        if opcode is Opcode.READ_REQUEST:
+            self._queue_response(header, ulpdu)
             return True
         return self._place_send(header, opcode, ulpdu, hold)
 
@@ -331,17 +298,6 @@ class Inbound:
         payload = ulpdu[ddp.UNTAGGED_HEADER :]
         if header.mo != expected:
             raise self._fault(Cause.INVALID_MO, f"Send at message offset {header.mo}, expected {expected}", ulpdu)
-        if opcode in _IMMEDIATES:
-            if len(payload) != rdmap.IMMEDIATE_LENGTH or not header.last:
-                raise self._fault(
-                    Cause.IMMEDIATE_LENGTH,
-                    f"Immediate Data of {len(payload)} octets{'' if header.last else ' and more to come'}, it has"
-                    f" {rdmap.IMMEDIATE_LENGTH}",
-                    ulpdu,
-                )
-            self._send_msn = self._send_msn + 1 & _MSN_MASK
-            self.pair.complete_receive(receive, 0, solicited=opcode in rdmap.SOLICITING, immediate=bytes(payload))
-            return True
         end = expected + len(payload)
         if end > receive.length:
             fault = self._fault(
@@ -384,30 +340,33 @@ class Inbound:
             )
             raise fault from None
 
-    def _queue_response(self, header: ddp.UntaggedHeader, opcode: Opcode, ulpdu: memoryview) -> None:
-        """Reads and atomics share queue, numbers and limit, and are answered in order (RFC 7306 5.2)."""
-        atomic = opcode is Opcode.ATOMIC_REQUEST
-        name = "Atomic Request" if atomic else "Read Request"
+    def _queue_response(self, header: ddp.UntaggedHeader, ulpdu: memoryview) -> None:
         if header.msn != self._read_msn:
-            raise self._fault(Cause.INVALID_MSN, f"{name} with MSN {header.msn}, expected {self._read_msn}", ulpdu)
+            raise self._fault(
+                Cause.INVALID_MSN, f"Read Request with MSN {header.msn}, expected {self._read_msn}", ulpdu
+            )
         if len(self.responses) >= self.read_limit:
             raise self._fault(
                 Cause.TOO_MANY_READS,
-                f"{name} beyond the inbound read limit of {self.read_limit} in progress",
+                f"Read Request beyond the inbound read limit of {self.read_limit} in progress",
                 ulpdu,
             )
         if header.mo:
-            raise self._fault(Cause.INVALID_MO, f"{name} at message offset {header.mo}, expected 0", ulpdu)
-        pending = self._atomic_request(header, ulpdu) if atomic else self._read_request(header, ulpdu)
-        if self.refuse_reads:
-            raise self._fault(Cause.LOCAL_ERROR, f"{name} after this side's FIN: it can't be answered", ulpdu)
-        self._read_msn = self._read_msn + 1 & _MSN_MASK
-        self.responses.append(pending)
-
-    def _read_request(self, header: ddp.UntaggedHeader, ulpdu: memoryview) -> PendingResponse:
-        body = self._whole_body(
-            header, ulpdu, "Read Request", Cause.READ_REQUEST_TOO_LONG, Cause.READ_REQUEST_TOO_SHORT
-        )
+            raise self._fault(Cause.INVALID_MO, f"Read Request at message offset {header.mo}, expected 0", ulpdu)
+        body = ulpdu[ddp.UNTAGGED_HEADER :]
+        if len(body) > rdmap.READ_REQUEST_LENGTH or (len(body) == rdmap.READ_REQUEST_LENGTH and not header.last):
+            raise self._fault(
+                Cause.READ_REQUEST_TOO_LONG,
+                f"Read Request with a body of {len(body)} octets"
+                f"{'' if header.last else ' and more to come'}, it has {rdmap.READ_REQUEST_LENGTH}",
+                ulpdu,
+            )
+        if len(body) < rdmap.READ_REQUEST_LENGTH:
+            raise self._fault(
+                Cause.READ_REQUEST_TOO_SHORT,
+                f"Read Request with a body of {len(body)} octets, it has {rdmap.READ_REQUEST_LENGTH}",
+                ulpdu,
+            )
         read = rdmap.ReadRequest.parse(body)
         if read.size:
             try:
@@ -418,76 +377,10 @@ class Inbound:
                     f"Read Request for {read.size} octets: {denied.text}",
                     ulpdu,
                 ) from None
-        return PendingResponse(read, bytes(ulpdu))
-
-    def _atomic_request(self, header: ddp.UntaggedHeader, ulpdu: memoryview) -> PendingAtomic:
-        """Access before alignment: an address that wraps is reported as that."""
-        body = self._whole_body(
-            header, ulpdu, "Atomic Request", Cause.ATOMIC_REQUEST_TOO_LONG, Cause.ATOMIC_REQUEST_TOO_SHORT
-        )
-        request = rdmap.AtomicRequest.parse(body)
-        if request.operation not in iter(rdmap.AtomicOperation):
-            raise self._fault(
-                Cause.ATOMIC_OPERATION, f"Atomic Request with operation {request.operation}, 0 and 2 exist", ulpdu
-            )
-        try:
-            atomics.target(self.access, request)
-        except AccessDenied as denied:
-            raise self._fault(atomic_cause(denied.denial), f"Atomic Request: {denied.text}", ulpdu) from None
-        if request.to % atomics.WIDTH:
-            raise self._fault(
-                Cause.ATOMIC_MISALIGNED,
-                f"Atomic Request at address {request.to:#x}, no multiple of {atomics.WIDTH}",
-                ulpdu,
-            )
-        return PendingAtomic(request, bytes(ulpdu))
-
-    def _take_atomic_response(self, header: ddp.UntaggedHeader, ulpdu: memoryview) -> None:
-        if header.msn != self._atomic_response_msn:
-            raise self._fault(
-                Cause.INVALID_MSN, f"Atomic Response with MSN {header.msn}, expected {self._atomic_response_msn}", ulpdu
-            )
-        atomic = self.reads[0] if self.reads else None
-        if not isinstance(atomic, OutstandingAtomic):
-            what = "nothing is outstanding" if atomic is None else "a read is to be answered before"
-            raise self._fault(Cause.UNEXPECTED_ATOMIC_RESPONSE, f"Atomic Response, but {what}", ulpdu)
-        if header.mo:
-            raise self._fault(Cause.INVALID_MO, f"Atomic Response at message offset {header.mo}, expected 0", ulpdu)
-        body = self._whole_body(
-            header, ulpdu, "Atomic Response", Cause.ATOMIC_RESPONSE_TOO_LONG, Cause.ATOMIC_RESPONSE_TOO_SHORT
-        )
-        response = rdmap.AtomicResponse.parse(body)
-        if response.identifier != atomic.identifier:
-            raise self._fault(
-                Cause.UNEXPECTED_ATOMIC_RESPONSE,
-                f"Atomic Response with identifier {response.identifier}, the oldest atomic's is {atomic.identifier}",
-                ulpdu,
-            )
-        request = atomic.request
-        try:
-            scatter(self.access, request.sgl, 0, memoryview(atomics.native(response.original)))
-        except AccessDenied as denied:
-            raise self._local_fault(request, denied) from None
-        self._atomic_response_msn = self._atomic_response_msn + 1 & _MSN_MASK
-        self.reads.popleft()
-        self.pair.finish(request)
-
-    def _whole_body(
-        self, header: ddp.UntaggedHeader, ulpdu: memoryview, name: str, too_long: Cause, too_short: Cause
-    ) -> memoryview:
-        """The body of a message of fixed length, which is one segment."""
-        body = ulpdu[ddp.UNTAGGED_HEADER :]
-        wanted = rdmap.OPCODES[rdmap.opcode_of(header.rsvdulp)].body
-        assert wanted is not None
-        if len(body) > wanted or (len(body) == wanted and not header.last):
-            raise self._fault(
-                too_long,
-                f"{name} with a body of {len(body)} octets{'' if header.last else ' and more to come'}, it has {wanted}",
-                ulpdu,
-            )
-        if len(body) < wanted:
-            raise self._fault(too_short, f"{name} with a body of {len(body)} octets, it has {wanted}", ulpdu)
-        return body
+        if self.refuse_reads:
+            raise self._fault(Cause.LOCAL_ERROR, "Read Request after this side's FIN: it can't be answered", ulpdu)
+        self._read_msn = self._read_msn + 1 & _MSN_MASK
+        self.responses.append(PendingResponse(read, bytes(ulpdu)))
 
     def _take_terminate(self, ulpdu: memoryview) -> None:
         """Read leniently: whatever it says, the stream is over (RFC 5040 4.8)."""
@@ -502,7 +395,7 @@ class Inbound:
         version, opcode = rdmap.version_of(control), rdmap.opcode_of(control)
         if version != rdmap.VERSION:
             raise self._fault(Cause.RDMAP_VERSION, f"RDMAP version {version}, only 1 is spoken here", ulpdu)
-        if opcode not in rdmap.OPCODES:
+        if opcode not in _QUEUE_OF and opcode not in _TAGGED:
             raise self._fault(Cause.UNKNOWN_OPCODE, f"RDMAP opcode {opcode} is not implemented here", ulpdu)
         return Opcode(opcode)
 
@@ -524,7 +417,7 @@ class Inbound:
         request.fail(status, f"{fault.text} [{status.name}, R-INV-3]", None, sent_code(fault))
         return fault
 
-    def _local_fault(self, request: ReceiveRequest | FetchWork, denied: AccessDenied) -> ProtocolFault:
+    def _local_fault(self, request: ReceiveRequest, denied: AccessDenied) -> ProtocolFault:
         text = f"{self.pair.name} {request.type.name.lower()}: {denied.text}"
         request.fail(status_for_denial(denied.denial), f"{text} [{status_for_denial(denied.denial).name}, R-WR-15]")
         return ProtocolFault(Cause.LOCAL_ERROR, text)

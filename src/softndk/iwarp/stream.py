@@ -10,7 +10,7 @@ from typing import Protocol
 
 from typing_extensions import Buffer
 
-from softndk.queues.work import AtomicWork, ReadWork
+from softndk.queues.work import ReadWork
 from softndk.wire.terminate import Terminate
 
 __all__ = ["Stream", "StreamParameters"]
@@ -97,6 +97,3 @@ class Stream(Protocol):
 
     def read_of(self, sink_stag: int) -> ReadWork | None:
         """Our outstanding read whose sink has this STag (a Terminate names it), or None."""
-
-    def atomic_of(self, msn: int) -> AtomicWork | None:
-        """Our outstanding atomic whose request had this MSN (a Terminate names it), or None."""

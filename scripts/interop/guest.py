@@ -139,8 +139,12 @@ class Guest:
         """Make a file in the guest."""
         self._channel.call("write", path=path, data=data)
 
-    def kernel_messages(self) -> str:
-        return self.run("/bin/busybox", "dmesg").output
+    @property
+    def kernel_fault(self) -> str:
+        """The first line with which the guest's kernel has reported a bug of its own, or ""."""
+        said = self.log.read_text(encoding="utf-8", errors="replace")
+        found = re.search(r"^.*(kernel BUG at|Oops|Kernel panic|BUG: ).*$", said, re.MULTILINE)
+        return found[0].strip() if found else ""
 
     # ---- siw
 
@@ -194,6 +198,7 @@ class Guest:
         with open(self.log, "ab") as log:
             self._qemu = subprocess.Popen(
                 [
+                    *("setpriv", "--pdeathsig", "KILL"),  # it must not outlive whoever started it
                     "qemu-system-x86_64",
                     *("-M", "q35", *accelerator.arguments, "-m", str(MEMORY_MIB)),
                     # a second CPU under emulation makes nothing faster and, at times, the kernel die

@@ -18,6 +18,7 @@ _COMMANDS: Final = {
     "tar": "tar",
     "make": "make",
     "strip": "binutils",
+    "setpriv": "util-linux",
 }
 """Command: the package that has it. The compiler is not here: which one is needed, the kernel's headers say."""
 _SYSTEM_PATHS: Final = ("/usr/sbin", "/sbin")

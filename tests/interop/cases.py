@@ -48,12 +48,13 @@ class Active(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One row of the table. detail: what else tells it from the others of its program."""
+    """One row of the table. detail: what else tells it from the others of its program. smoke: .ci/run runs it."""
 
     program: str
     active: Active
     variant: Variant = DEFAULTS
     detail: str = ""
+    smoke: bool = False
 
     def __str__(self) -> str:
         """The test's name."""

@@ -17,29 +17,84 @@ from softndk import Adapter, open_adapter
 from tests.interop.cases import Case
 
 HERE = Path(__file__).parent
+MOST_BOOTS = 5
+"""When it has failed this often, the fault is not the guest's."""
 RESULTS = Path(os.environ.get("SOFTNDK_INTEROP_RESULTS", "interop-results.json"))
 
 _rows = pytest.StashKey[list[dict[str, Any]]]()
-_guest = pytest.StashKey[dict[str, Any]]()
+_guests = pytest.StashKey["Guests"]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.interop)
+            case = case_of(item)
+            if case is not None and case.smoke:
+                item.add_marker(pytest.mark.smoke)
+
+
+def case_of(item: pytest.Item) -> Case | None:
+    """The row that a test is, if it is one."""
+    found = (
+        item.callspec.params.get("case") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+    )
+    return found if isinstance(found, Case) else None
+
+
+class Guests:
+    """The guest for the next test: the running one, or a new one after a failure.
+
+    A failure may come from a kernel that is damaged, or leave one behind; the tests after it are not to suffer.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.about: dict[str, Any] = {}
+        self._folder = folder
+        self._running: Guest | None = None
+        self._boots = 0
+        self._spoilt = False
+
+    def running(self) -> Guest:
+        """Raises: LabError: no guest can be booted."""
+        if self._running is not None and self._spoilt and self._boots < MOST_BOOTS:
+            self.close()
+        if self._running is None:
+            self._boots += 1
+            self._spoilt = False
+            self._running = Guest(image.find(), self._folder / f"serial.{self._boots}.log")
+            self.about = {
+                "versions": self._running.image.versions,
+                "accelerator": self._running.accelerator,
+                "boot_s": round(self._running.boot_s, 1),
+            }
+        return self._running
+
+    def spoil(self) -> None:
+        """A test has failed."""
+        self._spoilt = True
+
+    def close(self) -> None:
+        if self._running is not None:
+            self._running.close()
+            self._running = None
 
 
 @pytest.fixture(scope="session")
-def guest(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+def guests(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guests]:
+    keeper = Guests(tmp_path_factory.mktemp("guest"))
+    pytestconfig.stash[_guests] = keeper
+    yield keeper
+    keeper.close()
+
+
+@pytest.fixture
+def guest(guests: Guests) -> Iterator[Guest]:
     """The booted guest. One that can't be booted is an error of every test, with the reason and the end of its log."""
-    log = tmp_path_factory.mktemp("guest") / "serial.log"
-    with Guest(image.find(), log) as running:
-        pytestconfig.stash[_guest] = {
-            "versions": running.image.versions,
-            "accelerator": running.accelerator,
-            "boot_s": round(running.boot_s, 1),
-        }
-        yield running
+    running = guests.running()
+    yield running
+    if running.kernel_fault:
+        pytest.fail(f"the guest's kernel has a fault: {running.kernel_fault}; its log: {running.log}")
 
 
 @pytest.fixture
@@ -62,8 +117,10 @@ def adapter(case: Case, guest: Guest, tmp_path: Path) -> Iterator[Adapter]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    case = item.callspec.params.get("case") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
-    if isinstance(case, Case) and (report.when == "call" or report.failed):
+    if report.failed and _guests in item.config.stash:
+        item.config.stash[_guests].spoil()
+    case = case_of(item)
+    if case is not None and (report.when == "call" or report.failed):
         rows = item.config.stash.setdefault(_rows, [])
         rows.append(
             {
@@ -82,7 +139,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     rows = config.stash.get(_rows, [])
     if not rows:
         return
-    about = config.stash.get(_guest, {})
+    about = config.stash[_guests].about if _guests in config.stash else {}
     terminalreporter.section("interoperability")
     for name, version in about.get("versions", {}).items():
         terminalreporter.write_line(f"{name} {version}")

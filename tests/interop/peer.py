@@ -1,9 +1,10 @@
 """One end of a connection for the protocols of rdmacm-utils and perftest: a QP with one region, over the public API."""
 
 from collections import deque
+from contextlib import suppress
 from typing import Final, Self
 
-from softndk import Adapter, Connector, Cq, Disconnect, Listener, MrFlag, NdkError, OpFlag, Result
+from softndk import Adapter, ConnectionInvalid, Connector, Cq, Disconnect, Listener, MrFlag, NdkError, OpFlag, Result
 
 __all__ = ["PATIENCE_S", "Peer"]
 
@@ -54,9 +55,10 @@ class Peer:
         self.connector.accept(self.qp, on_disconnect=_answer_end).result(PATIENCE_S)
 
     def disconnect(self) -> None:
-        """End the connection from this side."""
+        """End the connection from this side, unless the peer has been faster."""
         assert self.connector is not None
-        self.connector.disconnect().result(PATIENCE_S)
+        with suppress(ConnectionInvalid):
+            self.connector.disconnect().result(PATIENCE_S)
 
     def wait_for_end(self) -> Disconnect:
         """How the peer, or a failure, has ended the connection."""

@@ -11,11 +11,9 @@ ROUNDS = 10
 SIZE = 1000
 LIMIT_S = 60.0
 
-pytestmark = pytest.mark.smoke
-
 
 def case(active: Active) -> pytest.MarkDecorator:
-    found = Case("softndk ping --rping", active, detail=f"{ROUNDS} x {SIZE}")
+    found = Case("softndk ping --rping", active, detail=f"{ROUNDS} x {SIZE}", smoke=True)
     return pytest.mark.parametrize("case", [found], indirect=True, ids=str)
 
 

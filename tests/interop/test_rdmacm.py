@@ -83,7 +83,7 @@ def test_one_message_as_client(case: Case, guest: Guest, adapter: Adapter) -> No
     with guest.serving(port, "rdma_xserver", "-p", port.guest, "-c", "r") as program, Peer(adapter) as peer:
         peer.connect(port.here)
         peer.send(MESSAGE)
-        peer.disconnect()
+        assert peer.wait_for_end().graceful
         ended = program.wait(PATIENCE_S)
     assert (ended.status, ended.errors) == (0, "")
     assert "rdma_xserver: end 0" in ended.output
@@ -172,12 +172,15 @@ def test_ucmatose_as_server(case: Case, guest: Guest, adapter: Adapter) -> None:
 
 @pytest.mark.parametrize(
     "case",
-    cases("cmtime", active=Active.SOFTNDK, variants=(DEFAULTS, SIW_CRC_P2P), detail=f"{CM_CONNECTIONS} connections"),
+    cases("cmtime", active=Active.SOFTNDK, variants=(NO_P2P,), detail=f"{CM_CONNECTIONS} connections"),
     indirect=True,
     ids=str,
 )
 def test_connections_alone_as_client(case: Case, guest: Guest, adapter: Adapter) -> None:
-    """cmtime's server accepts and disconnects for ever; it does not tell what it has seen."""
+    """cmtime's server accepts and disconnects for ever; it does not tell what it has seen.
+
+    Without a ready-to-receive indication: a connection that ends before siw has seen it stops Linux 6.12's iw_cm.
+    """
     port = guest.next_port()
     with guest.serving(port, "cmtime", "-p", port.guest, "-c", CM_CONNECTIONS), ExitStack() as stack:
         peers = [stack.enter_context(Peer(adapter)) for _ in range(CM_CONNECTIONS)]

@@ -4,7 +4,6 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from _pytest.mark import ParameterSet
 
 from scripts.interop.guest import HOST_ADDRESS, Guest
 from softndk import Adapter
@@ -25,7 +24,8 @@ ROUNDS = {64: 50, 4096: 20, RPING_MAX: 5}
 def cases(active: Active) -> Iterator[Case]:
     for variant in (DEFAULTS, SIW_CRC, SIW_CRC_P2P, CRC_OFF):
         for size in SIZES:
-            yield Case("rping", active, variant, f"{ROUNDS[size]} x {size}")
+            smoke = variant in SMOKE and size == 4096
+            yield Case("rping", active, variant, f"{ROUNDS[size]} x {size}", smoke)
     yield Case("rping", active, NO_P2P, f"{ROUNDS[4096]} x 4096")
     if active is Active.SIW:  # without the enhanced start-up siw's own program may not read (its ORD is 0)
         yield Case("rping", active, REVISION_1, f"{ROUNDS[4096]} x 4096")
@@ -36,20 +36,12 @@ def sizes_of(case: Case) -> tuple[int, int]:
     return int(rounds), int(size)
 
 
-def with_smoke(cases: Iterator[Case]) -> list[ParameterSet]:
-    """The cases; those that .ci/run takes are marked."""
-    return [
-        pytest.param(case, marks=[pytest.mark.smoke] if case.variant in SMOKE and "4096" in case.detail else [])
-        for case in cases
-    ]
-
-
 def lines(head: str, rounds: int, size: int) -> list[str]:
     """What rping prints with -v, if the data are right."""
     return [head + ping_data(number, size)[:-1].decode() for number in range(rounds)]
 
 
-@pytest.mark.parametrize("case", with_smoke(cases(Active.SOFTNDK)), indirect=True, ids=str)
+@pytest.mark.parametrize("case", list(cases(Active.SOFTNDK)), indirect=True, ids=str)
 def test_as_client(case: Case, guest: Guest, adapter: Adapter) -> None:
     """The server reads what this side lends, and writes it back; rping prints what it has read."""
     rounds, size = sizes_of(case)
@@ -69,7 +61,7 @@ def test_as_client(case: Case, guest: Guest, adapter: Adapter) -> None:
     assert ended.status == 0
 
 
-@pytest.mark.parametrize("case", with_smoke(cases(Active.SIW)), indirect=True, ids=str)
+@pytest.mark.parametrize("case", list(cases(Active.SIW)), indirect=True, ids=str)
 def test_as_server(case: Case, guest: Guest, adapter: Adapter) -> None:
     """This side reads what rping lends, compares, and writes it back; rping compares (-V) and prints it."""
     rounds, size = sizes_of(case)

@@ -6,6 +6,7 @@ test folder needs belong into that folder's own conftest.
 
 import os
 import random
+import signal
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if IN_CI and config.getoption("hypothesis_seed", None) is None:
         config.option.hypothesis_seed = str(random.SystemRandom().getrandbits(32))
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts background jobs so; tests interrupt programs
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

@@ -314,6 +314,12 @@ UNTAGGED = [
     ),
     Row(17, "Read Request body of 27 octets", (0, 2, 7), lambda lab: [untagged(Opcode.READ_REQUEST, 1, bytes(27))]),
     Row(17, "Read Request without a body", (0, 2, 7), lambda lab: [untagged(Opcode.READ_REQUEST, 1)]),
+    Row(
+        17,
+        "Read Request body of 20 octets with more to come",
+        (0, 2, 7),
+        lambda lab: [untagged(Opcode.READ_REQUEST, 1, bytes(20), last=False)],
+    ),
 ]
 
 INVALID: dict[str, Stag] = {
@@ -427,6 +433,13 @@ RESPONSES = [
     ),
     Row(32, "ends early", (1, 1, 1), lambda lab: [response(lab, b"r" * 15)], read=FAILED_READ),
     Row(32, "ends at once", (1, 1, 1), lambda lab: [response(lab, b"")], read=FAILED_READ),
+    Row(
+        32,
+        "ends at once, to another sink: nothing of an empty segment is looked at",
+        (1, 1, 1),
+        lambda lab: [response(lab, b"", stag=0x112201, to=99)],
+        read=FAILED_READ,
+    ),
 ]
 
 CANNOT_INVALIDATE: dict[str, Stag] = {

@@ -28,7 +28,12 @@ class ReferenceStream:
         self.held = False
         self._pair = pair
         self._deframer = Deframer(crc=parameters.crc, markers=parameters.receive_markers)
-        self._inbound = Inbound(pair, access, read_limit=parameters.inbound_read_limit)
+        self._inbound = Inbound(
+            pair,
+            access,
+            read_limit=parameters.inbound_read_limit,
+            send_indication=parameters.send_indication,
+        )
         self._outbound = Outbound(
             pair,
             self._inbound,

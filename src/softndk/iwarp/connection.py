@@ -276,7 +276,7 @@ class Connection:
         self._learn(now)
         if self.state in _UP:
             self._fail(ProtocolFault(Cause.LOCAL_ERROR, text))
-        elif self.state is State.READYING:  # no FPDU may be sent yet, a Terminate neither (RFC 5044 7.1.3)
+        elif self.state is State.READYING:
             error = Aborted(f"{self.name}: {text} [CONNECTION_ABORTED]")
             self._flush(error)
             self._lose(error)
@@ -437,6 +437,7 @@ class Connection:
                 mulpdu=mulpdu,
                 inbound_read_limit=ird,
                 fenced=fenced,
+                send_indication=fenced and Rtr.SEND in negotiated.rtr_options,
             )
         )
         self.pair.outbound_read_limit = ord_limit
@@ -487,6 +488,12 @@ class Connection:
             self._deadlines.setdefault("stall", self._now + self._config.stall_timeout_s)
         if self.state is State.CLOSING:
             self._advance_disconnect()
+
+    @property
+    def _is_fenced(self) -> bool:
+        """Passive side: no FPDU has come, so none may be sent."""
+        stream = self._stream
+        return self._responder is not None and stream is not None and not stream.frames_in and not stream.held
 
     def _note_first_frame(self) -> None:
         """Any FPDU shows that the peer is ready, except a Terminate (RFC 6581 5)."""
@@ -574,14 +581,15 @@ class Connection:
     def _fail(self, fault: ProtocolFault) -> None:
         """A fault found here: flush, Terminate as the last frame, then the end (RFC 5040 4.8).
 
-        After our FIN there is no way to say it: the connection is reset.
+        After our FIN there is no way to say it, nor may it be said before the peer's first FPDU, since a Terminate is one
+        too (RFC 5044 7.1.3): the connection is reset.
         """
         error = Aborted(
             f"{self.name}: {fault.text} [CONNECTION_ABORTED, {fault.cause.value.rule}]",
             provider_error_code=faults.sent_code(fault),
             fault=faults.fault_value(fault),
         )
-        if self._local_fin:
+        if self._local_fin or (self._is_fenced and fault.cause is Cause.LOCAL_ERROR):
             self._lose(error)
             return
         assert self._stream is not None

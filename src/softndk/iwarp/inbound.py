@@ -23,7 +23,7 @@ from softndk.memory.tokens import Right, masked
 from softndk.queues.pair import QueuePair
 from softndk.queues.work import ReadWork, ReceiveRequest
 from softndk.status import Status
-from softndk.wire import WireError, ddp, rdmap, terminate
+from softndk.wire import ddp, rdmap, terminate
 from softndk.wire.ddp import QueueNumber
 from softndk.wire.rdmap import Opcode
 
@@ -112,9 +112,13 @@ class Inbound:
 
     `reads`: our reads on the wire, oldest first, filled by the sending side. `responses`: the peer's reads to answer.
     `read_limit`: IRD, how many of those we hold. `peer_terminate`: the peer's last word, once it has come.
+    send_indication: an empty Send that comes first is the ready-to-receive indication. Choice: it is number 1 of its
+    queue, uses up no receive and is not delivered (RFC 6581 5 does not say).
     """
 
-    def __init__(self, pair: QueuePair, access: MemoryAccess, *, read_limit: int) -> None:
+    def __init__(
+        self, pair: QueuePair, access: MemoryAccess, *, read_limit: int, send_indication: bool = False
+    ) -> None:
         self.pair = pair
         self.access = access
         self.read_limit = read_limit
@@ -123,6 +127,7 @@ class Inbound:
         self.peer_terminate: terminate.Terminate | None = None
         self.refuse_reads = False
         self.segments = 0
+        self._send_indication = send_indication
         self._send_msn = 1
         self._read_msn = 1
         self._receive: ReceiveRequest | None = None  # of the message that has begun
@@ -195,7 +200,7 @@ class Inbound:
             )
         read = self.reads[0]
         total = read.length
-        if payload or total:
+        if payload:
             if header.stag != read.sink_stag:
                 raise self._response_fault(
                     Cause.RESPONSE_STAG,
@@ -273,6 +278,9 @@ class Inbound:
     def _place_send(self, header: ddp.UntaggedHeader, opcode: Opcode, ulpdu: memoryview, hold: bool) -> bool:
         if header.msn != self._send_msn:
             raise self._fault(Cause.INVALID_MSN, f"Send with MSN {header.msn}, expected {self._send_msn}", ulpdu)
+        if self._send_indication and self.segments == 1 and self._is_empty_send(header, opcode, ulpdu):
+            self._send_msn += 1
+            return True
         receive = self._receive
         if receive is None:
             receive = self.pair.next_receive()
@@ -322,6 +330,10 @@ class Inbound:
         self._send_msn = self._send_msn + 1 & _MSN_MASK
         self.pair.complete_receive(receive, end, solicited=opcode in rdmap.SOLICITING, invalidated=invalidated)
         return True
+
+    @staticmethod
+    def _is_empty_send(header: ddp.UntaggedHeader, opcode: Opcode, ulpdu: memoryview) -> bool:
+        return opcode is Opcode.SEND and header.last and not header.mo and len(ulpdu) == ddp.UNTAGGED_HEADER
 
     def _invalidate(self, stag: int, receive: ReceiveRequest, ulpdu: memoryview) -> None:
         """The payload is placed; the token dies before the completion is visible, or the stream ends (R-INVAL-2)."""
@@ -384,10 +396,7 @@ class Inbound:
 
     def _take_terminate(self, ulpdu: memoryview) -> None:
         """Read leniently: whatever it says, the stream is over (RFC 5040 4.8)."""
-        try:
-            self.peer_terminate = terminate.Terminate.parse(ulpdu[ddp.UNTAGGED_HEADER :])
-        except WireError:
-            self.peer_terminate = terminate.Terminate(0, 0, 0, None, b"", b"")
+        self.peer_terminate = terminate.Terminate.parse_leniently(ulpdu[ddp.UNTAGGED_HEADER :])
 
     # ---- faults
 

@@ -21,7 +21,7 @@ class StreamParameters:
     """What start-up has settled for one stream.
 
     mulpdu: largest ULPDU to send, octets. inbound_read_limit: IRD. fenced: nothing may be sent before the first
-    FPDU has come.
+    FPDU has come. send_indication: an empty Send that comes first says that the peer is ready, and is no message.
     """
 
     crc: bool
@@ -30,6 +30,7 @@ class StreamParameters:
     mulpdu: int
     inbound_read_limit: int
     fenced: bool
+    send_indication: bool = False
 
 
 class Stream(Protocol):

@@ -260,17 +260,7 @@ class Terminate:
         """
         if len(body) < CONTROL_LENGTH:
             raise WireError(f"Terminate body of {len(body)} octets, at least {CONTROL_LENGTH} are needed")
-        first, code, flags = _CONTROL.unpack_from(body)
-        layer, etype = first >> 4, first & 0xF
-        scrambled = False
-        if not flags & _STANDARD_FLAGS and any(flags & bit for bit, _ in _SCRAMBLED_FLAGS):
-            scrambled = True
-            flags = sum(standard for bit, standard in _SCRAMBLED_FLAGS if flags & bit)
-        elif flags == 0 and not is_defined(layer, etype, code) and is_defined(etype, layer, code):
-            scrambled = True
-        if scrambled:
-            layer, etype = etype, layer
-
+        layer, etype, code, flags, scrambled = _control(body)
         at = CONTROL_LENGTH
         segment_length: int | None = None
         ddp_header = read_header = b""
@@ -289,8 +279,34 @@ class Terminate:
             read_header = _part(body, at, READ_REQUEST_LENGTH, "Read Request header")
         return cls(layer, etype, code, segment_length, ddp_header, read_header, scrambled)
 
+    @classmethod
+    def parse_leniently(cls, body: bytes | bytearray | memoryview) -> Self:
+        """As `parse`, without errors: of a body that is cut off the codes are kept; fewer than four octets say 0/0/0."""
+        try:
+            return cls.parse(body)
+        except WireError:
+            if len(body) < CONTROL_LENGTH:
+                return cls(0, 0, 0)
+            layer, etype, code, _, scrambled = _control(body)
+            return cls(layer, etype, code, scrambled=scrambled)
+
     def __str__(self) -> str:
         return describe(self.layer, self.etype, self.code)
+
+
+def _control(body: bytes | bytearray | memoryview) -> tuple[int, int, int, int, bool]:
+    """Layer, type, code and flags of the first four octets, put in order if they are scrambled, and whether they are."""
+    first, code, flags = _CONTROL.unpack_from(body)
+    layer, etype = first >> 4, first & 0xF
+    scrambled = False
+    if not flags & _STANDARD_FLAGS and any(flags & bit for bit, _ in _SCRAMBLED_FLAGS):
+        scrambled = True
+        flags = sum(standard for bit, standard in _SCRAMBLED_FLAGS if flags & bit)
+    elif flags == 0 and not is_defined(layer, etype, code) and is_defined(etype, layer, code):
+        scrambled = True
+    if scrambled:
+        layer, etype = etype, layer
+    return layer, etype, code, flags, scrambled
 
 
 def _header_length(first_octet: int) -> int:

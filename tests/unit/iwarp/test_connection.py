@@ -278,6 +278,21 @@ class TestTerminateReceived:
         assert end_of(peer.side).status is Status.CONNECTION_ABORTED
         assert peer.closed is Finish.SHUTDOWN
 
+    @pytest.mark.parametrize(
+        ("body", "code"),
+        [
+            ("1100c000", 0x11100),  # both lengths announced, nothing there
+            ("1103c0000016c140", 0x11103),  # cut off in the DDP header
+            ("0101e000002e" + "41" * 18 + "00" * 27, 0x10101),  # cut off in the Read Request header
+            ("11022000", 0x11102),  # a Read Request header without a DDP header
+            ("11000600", 0x11100),  # the Linux driver's bit order, cut off
+        ],
+    )
+    def test_of_a_terminate_that_is_cut_off_the_codes_are_kept(self, body: str, code: int) -> None:
+        peer = raw()
+        peer.send(untagged(Opcode.TERMINATE, 1, bytes.fromhex(body)))
+        assert end_of(peer.side).provider_error_code == code
+
     def test_nothing_more_is_sent(self) -> None:
         peer = raw()
         side = peer.side

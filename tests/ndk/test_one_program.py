@@ -30,7 +30,7 @@ def collect(cq: Cq, count: int) -> Generator[Pending[Any], Any, list[tuple[objec
     return [line(result) for result in sorted(found, key=lambda result: result.is_receive)]
 
 
-def server(listener_ready: Callable[[Address], None]) -> Side:
+def server(listener_ready: Callable[[Address], object]) -> Side:
     seen: list[object] = []
     with open_adapter() as adapter:
         pd, received, done = adapter.create_pd(), adapter.create_cq(64), adapter.create_cq(64)

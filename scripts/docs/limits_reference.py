@@ -32,6 +32,19 @@ SETTING_REASONS = {
     "keepalive_s": "a dead and idle peer sends nothing, so only TCP's probes find it",
     "max_pending_requests": "requests that nobody accepts hold memory and a descriptor each",
     "max_handshakes": "bounds what clients that connect and stay silent can hold",
+    "max_handshakes_per_address": "half of max_handshakes: one address that floods leaves places for the others",
+    "max_inbound_read_limit": "each read of the peer that waits for its answer costs a small record; the adapter's"
+    " whole is this times max_connector_count",
+    "max_outbound_read_limit": "as max_inbound_read_limit",
+    "max_connector_count": "each holds a descriptor; beyond the machine's limit of descriptors nothing is accepted anyway",
+    "max_listener_count": "each holds a port",
+    "max_shared_endpoint_count": "each holds a port",
+    "max_pd_count": "one for each connection is a usual way",
+    "max_cq_count": "as max_pd_count",
+    "max_qp_count": "one for each connector",
+    "max_srq_count": "as max_pd_count",
+    "max_mr_count": "16 for each connector; with that many of both kinds one guess of a token in 8,192 is right",
+    "max_mw_count": "as max_mr_count",
     "send_buffer": "keeps the socket busy between two looks at it; a peer that does not read blocks only itself",
 }
 
@@ -47,8 +60,8 @@ INFO_REASONS = {
     "max_read_request_sge": "as max_initiator_request_sge; each SGE of a read sink may lie in another region",
     "max_transfer_length": "1 GiB, a quarter of what the wire can number",
     "max_inline_data_size": "inline data is copied by the post",
-    "max_inbound_read_limit": "each read of the peer that waits for its answer costs a small record",
-    "max_outbound_read_limit": "as max_inbound_read_limit",
+    "max_inbound_read_limit": "a setting, above",
+    "max_outbound_read_limit": "a setting, above",
     "max_receive_queue_depth": "bounds the objects that one queue holds",
     "max_initiator_queue_depth": "as max_receive_queue_depth",
     "max_srq_depth": "as max_receive_queue_depth",
@@ -79,6 +92,14 @@ FIXED = (  # constant, package where there are several of the name, unit, what i
         "freed token indices that are not used again yet",
         "a stale token stays dead for a long time",
     ),
+    (
+        "LOG_LINES",
+        "",
+        "lines",
+        "about incidents with peers, of one adapter in LOG_PERIOD_S",
+        "a flood of faults is no flood of lines",
+    ),
+    ("LOG_PERIOD_S", "", "seconds", "after which LOG_LINES more are written", "as LOG_LINES"),
     ("DYNAMIC_PORTS", "", "ports", "where a port is found when 0 is asked", "R-PORT-1"),
     (
         "EXIT_WAIT_S",
@@ -174,7 +195,8 @@ _UNITS = (
     (r"_limit$", "reads"),
     (r"_page_count$", "pages"),
     (r"^max_pending_requests$", "requests"),
-    (r"^max_handshakes$", "connections"),
+    (r"^max_handshakes", "connections"),
+    (r"_count$", "objects"),
 )
 
 

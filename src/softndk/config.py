@@ -1,6 +1,7 @@
 """Every limit that a peer can lean on, and every time limit, with its default, unit and reason."""
 
 from dataclasses import dataclass, fields
+from typing import Final
 
 from softndk.errors import InvalidParameter
 
@@ -36,7 +37,19 @@ class IwarpConfig(TransportConfig):
         up; 0 leaves it to the system. A peer may hold back for long (an empty SRQ, R-SRQ-3), hence 0.
     max_pending_requests: connection requests waiting for accept or reject, per listener; further ones are refused.
     max_handshakes: TCP connections per listener whose MPA request is not complete; further ones are closed.
+    max_handshakes_per_address: the same from one source address; further ones of that address are closed.
     send_buffer: octets made ready for the socket ahead of what it has taken, per connection.
+    max_inbound_read_limit: the adapter's MaxInboundReadLimit: reads of the peer that one connection answers at a time.
+    max_outbound_read_limit: the adapter's MaxOutboundReadLimit: reads that one connection has on the wire at a time.
+    max_connector_count: open connectors of the adapter; at the limit connection requests are rejected.
+    max_listener_count: open listeners of the adapter.
+    max_shared_endpoint_count: open shared endpoints of the adapter.
+    max_pd_count: open protection domains of the adapter.
+    max_cq_count: open completion queues of the adapter.
+    max_qp_count: open queue pairs of the adapter.
+    max_srq_count: open shared receive queues of the adapter.
+    max_mr_count: open memory regions of the adapter.
+    max_mw_count: open memory windows of the adapter.
     """
 
     crc: bool = True
@@ -56,7 +69,19 @@ class IwarpConfig(TransportConfig):
     user_timeout_s: float = 0.0
     max_pending_requests: int = 128
     max_handshakes: int = 256
+    max_handshakes_per_address: int = 128
     send_buffer: int = 256 * 1024
+    max_inbound_read_limit: int = 64
+    max_outbound_read_limit: int = 64
+    max_connector_count: int = 16384
+    max_listener_count: int = 256
+    max_shared_endpoint_count: int = 256
+    max_pd_count: int = 16384
+    max_cq_count: int = 16384
+    max_qp_count: int = 16384
+    max_srq_count: int = 16384
+    max_mr_count: int = 262144
+    max_mw_count: int = 262144
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -66,7 +91,7 @@ class IwarpConfig(TransportConfig):
         for name in ("crc", "markers", "peer_to_peer"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"IwarpConfig: {name}={getattr(self, name)!r} is no bool")
-        for name in ("mpa_revision", "max_fpdu", "max_pending_requests", "max_handshakes", "send_buffer"):
+        for name in ("mpa_revision", "max_fpdu", "send_buffer", *_READ_LIMITS, *_COUNTS):
             value = getattr(self, name)
             if type(value) is not int and not (name == "max_fpdu" and value is None):
                 raise TypeError(f"IwarpConfig: {name}={value!r} is not an int")
@@ -74,8 +99,32 @@ class IwarpConfig(TransportConfig):
             raise InvalidParameter(f"IwarpConfig: mpa_revision={self.mpa_revision!r}; must be 1 or 2")
         if self.max_fpdu is not None and not 128 <= self.max_fpdu <= 64768:
             raise InvalidParameter(f"IwarpConfig: max_fpdu={self.max_fpdu}; must be 128 to 64768 (RFC 5044 4.2)")
-        for name in ("max_pending_requests", "max_handshakes"):
+        for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise InvalidParameter(f"IwarpConfig: {name}={getattr(self, name)}; must be 1 or more")
+        for name in _READ_LIMITS:
+            if not 0 <= getattr(self, name) <= _MOST_READS:
+                raise InvalidParameter(
+                    f"IwarpConfig: {name}={getattr(self, name)}; must be 0 to {_MOST_READS} (RFC 6581 9.1)"
+                )
         if self.send_buffer < 65536 + 64:
             raise InvalidParameter(f"IwarpConfig: send_buffer={self.send_buffer}; must hold one FPDU (65600 or more)")
+
+
+_MOST_READS: Final = 0x3FFE
+"""What 14 bits of IRD and ORD can say; 0x3fff stands for "not negotiated"."""
+_READ_LIMITS: Final = ("max_inbound_read_limit", "max_outbound_read_limit")
+_COUNTS: Final = (
+    "max_pending_requests",
+    "max_handshakes",
+    "max_handshakes_per_address",
+    "max_connector_count",
+    "max_listener_count",
+    "max_shared_endpoint_count",
+    "max_pd_count",
+    "max_cq_count",
+    "max_qp_count",
+    "max_srq_count",
+    "max_mr_count",
+    "max_mw_count",
+)

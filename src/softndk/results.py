@@ -138,6 +138,10 @@ class AdapterStatistics:
 
     Frames and octets are those of the synthetic layer 2: one frame per transmitted or received FPDU or start-up frame
     is counted, octets without Ethernet, IP and TCP headers (a user-space NIC does not see them).
+
+    The last three are softndk's own. `refused_connections`: turned away by a limit or a pause before the program heard of
+    them. `peer_faults`: connections that this side ended because the peer broke a rule. `refused_tokens`: accesses by
+    peers through a token that names nothing usable, a count of guesses; each also ends its connection.
     """
 
     connect: int
@@ -150,3 +154,6 @@ class AdapterStatistics:
     rdma_out_octets: int
     rdma_in_frames: int
     rdma_out_frames: int
+    refused_connections: int = 0
+    peer_faults: int = 0
+    refused_tokens: int = 0

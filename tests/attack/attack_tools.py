@@ -138,9 +138,9 @@ def mpa_request(private_data: bytes = b"") -> bytes:
     ).emit()
 
 
-def raw_client(address: tuple[str, int], octets: bytes = b"") -> socket.socket:
-    """A TCP connection to a listener, on which `octets` have been sent."""
-    sock = socket.create_connection(address, PATIENCE_S)
+def raw_client(address: tuple[str, int], octets: bytes = b"", *, source: str | None = None) -> socket.socket:
+    """A TCP connection to a listener, from the address `source` if given, on which `octets` have been sent."""
+    sock = socket.create_connection(address, PATIENCE_S, None if source is None else (source, 0))
     try:
         sock.sendall(octets)
     except BaseException:
@@ -163,6 +163,26 @@ def ended(sock: socket.socket) -> bool:
     except ConnectionError:
         return True
     return True
+
+
+def reply_on(sock: socket.socket) -> StartupFrame:
+    """The reply that comes on `sock`."""
+    sock.settimeout(PATIENCE_S)
+    octets = bytearray()
+    while len(octets) < 20 or len(octets) < 20 + int.from_bytes(octets[18:20]):
+        got = sock.recv(1024)
+        assert got, "the peer closed instead of answering"
+        octets += got
+    return StartupFrame.parse(octets)
+
+
+def hung_up_on(listener: Listener) -> bool:
+    """Whether the listener ends a new connection on its own; it may do so before it is up on this side."""
+    try:
+        with raw_client(listener.local_address) as sock:
+            return ended(sock)
+    except ConnectionError:
+        return True
 
 
 # ---- programs

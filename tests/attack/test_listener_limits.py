@@ -6,16 +6,17 @@ import socket
 import pytest
 
 from softndk import Adapter, Connector, IwarpConfig, Listener, Refused, open_adapter
-from softndk.wire.mpa import StartupFrame
 from tests.attack.attack_tools import (
     PATIENCE_S,
     callbacks_have_run,
     ended,
     held_callbacks,
     hosts,
+    hung_up_on,
     in_thread,
     mpa_request,
     raw_client,
+    reply_on,
     reset,
     until,
 )
@@ -26,28 +27,9 @@ def request_waits(listener: Listener) -> None:
     assert select.select([listener.fileno()], [], [], PATIENCE_S)[0]
 
 
-def reply_on(sock: socket.socket) -> StartupFrame:
-    sock.settimeout(PATIENCE_S)
-    octets = bytearray()
-    while len(octets) < 20 or len(octets) < 20 + int.from_bytes(octets[18:20]):
-        got = sock.recv(1024)
-        assert got, "the peer closed instead of answering"
-        octets += got
-    return StartupFrame.parse(octets)
-
-
 def asking(adapter: Adapter) -> list[bytes]:
     """Private data of every connector that is there."""
     return [item.connection_data.private_data for item in adapter.open_objects if isinstance(item, Connector)]
-
-
-def hung_up_on(listener: Listener) -> bool:
-    """Whether the listener ends a new connection on its own; it may do so before it is up on this side."""
-    try:
-        with raw_client(listener.local_address) as sock:
-            return ended(sock)
-    except ConnectionError:
-        return True
 
 
 def refused(sock: socket.socket) -> bool:

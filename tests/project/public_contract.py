@@ -335,6 +335,7 @@ INTERNAL = {
     "AdapterContext",
     "DYNAMIC_PORTS",
     "Counters",
+    "IncidentLog",
     "EndpointTable",
     "adapter_info",
     "candidate_ports",

@@ -71,7 +71,19 @@ CONFIG_ROWS: Final = {
     "user_timeout_s": _Row("s", "sent data unacknowledged or unread; 0: the system's limit"),
     "max_pending_requests": _Row("requests", "unanswered, per listener"),
     "max_handshakes": _Row("connections", "without a complete MPA request, per listener"),
+    "max_handshakes_per_address": _Row("connections", "of these, from one source address"),
     "send_buffer": _Row("octets", "made ready ahead of the socket, per connection"),
+    "max_inbound_read_limit": _Row("reads", "of the peer in progress, per connection"),
+    "max_outbound_read_limit": _Row("reads", "of this side in progress, per connection"),
+    "max_connector_count": _Row("connectors", "open, per adapter; and so on for the other objects"),
+    "max_listener_count": _Row("listeners", ""),
+    "max_shared_endpoint_count": _Row("endpoints", ""),
+    "max_pd_count": _Row("domains", ""),
+    "max_cq_count": _Row("queues", ""),
+    "max_qp_count": _Row("queue pairs", ""),
+    "max_srq_count": _Row("queues", ""),
+    "max_mr_count": _Row("regions", ""),
+    "max_mw_count": _Row("windows", ""),
 }
 
 _UNKNOWN: Final = _Row("", "")

@@ -64,7 +64,7 @@ def _show(console: Console, answer: dict[str, Any], objects: bool) -> None:
         table.add_row(_address(entry["local"]), "listener" if entry["listener"] else "shared endpoint")
     console.print(table)
     table = Table("counter", "value", title="statistics", title_justify="left")
-    for name, value in {**answer["statistics"], "refused_tokens": answer["refused_tokens"]}.items():
+    for name, value in answer["statistics"].items():
         table.add_row(name.replace("_", " "), f"{value:,}")
     console.print(table)
     if objects:

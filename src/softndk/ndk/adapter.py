@@ -6,7 +6,6 @@ import socket
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Any, Final
 
 from softndk.config import IwarpConfig, TransportConfig
@@ -141,7 +140,7 @@ class Adapter(NdkObject):
         """Counters since the adapter was opened."""
         with self._lock:
             self._check_usable("query_statistics")
-            return AdapterStatistics(**asdict(self._context.counters))
+            return self._context.statistics()
 
     def query_connections(self) -> tuple[ConnectionEntry, ...]:
         """Connections that are being made or are up (OID_NDK_CONNECTIONS)."""

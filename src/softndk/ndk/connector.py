@@ -516,16 +516,24 @@ class Connector(NdkObject):
             elif isinstance(event, events.Established):
                 self._established(event)
             elif isinstance(event, events.StartupFailed):
+                if self._is_passive:
+                    self._note_failure(event.error)
                 self._startup_failed(event.error)
             elif isinstance(event, events.PeerDisconnected):
                 self._tell_end(Disconnect(graceful=True, provider_reason=self._code(_GRACEFUL), error=None))
             elif isinstance(event, events.Aborted):
                 self._context.counters.connection_error += 1
+                self._note_failure(event.error)
                 code = self._code(event.error.provider_error_code)
                 self._tell_end(Disconnect(graceful=False, provider_reason=code, error=event.error))
             elif isinstance(event, events.Disconnected):
+                if event.error is not None:
+                    self._note_failure(event.error)
                 self._outcome(event.error)
         self._count(core)
+
+    def _note_failure(self, error: NdkError) -> None:
+        self._context.note_failure(error, None if self._stream is None else self._stream.peer_address)
 
     def _established(self, event: events.Established) -> None:
         counters = self._context.counters

@@ -1,14 +1,16 @@
 """What all objects of one adapter share: runtime, data path, settings, limits, names, counters. No object itself."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Final
 
 from softndk.config import IwarpConfig
 from softndk.datapath import DataPath
 from softndk.drivers.runtime import Runtime
-from softndk.flags import AdapterFlag, NdkVersion, RdmaTechnology
+from softndk.errors import InsufficientResources, NdkError
+from softndk.flags import AdapterFlag, Address, NdkVersion, ObjectType, RdmaTechnology
 from softndk.iwarp.negotiation import max_private_data
-from softndk.results import AdapterInfo
+from softndk.ndk.incidents import IncidentLog
+from softndk.results import AdapterInfo, AdapterStatistics
 from softndk.trace.capture import CaptureWriter
 from softndk.wire.mpa import REVISION_RFC6581
 
@@ -21,10 +23,23 @@ VENDOR_ID: Final = 0x000000
 """No OUI is assigned to this project."""
 DEVICE_ID: Final = 0x6E646B
 
+_LIMIT_OF: Final = {
+    ObjectType.CONNECTOR: "max_connector_count",
+    ObjectType.LISTENER: "max_listener_count",
+    ObjectType.SHARED_ENDPOINT: "max_shared_endpoint_count",
+    ObjectType.PD: "max_pd_count",
+    ObjectType.CQ: "max_cq_count",
+    ObjectType.QP: "max_qp_count",
+    ObjectType.SRQ: "max_srq_count",
+    ObjectType.MR: "max_mr_count",
+    ObjectType.MW: "max_mw_count",
+}
+"""The setting that limits how many objects of a kind one adapter has."""
+
 
 @dataclass(slots=True)
 class Counters:
-    """Statistics since the adapter was opened (OID_NDK_STATISTICS)."""
+    """Statistics since the adapter was opened: those of OID_NDK_STATISTICS, then softndk's own."""
 
     connect: int = 0
     accept: int = 0
@@ -36,6 +51,8 @@ class Counters:
     rdma_out_octets: int = 0
     rdma_in_frames: int = 0
     rdma_out_frames: int = 0
+    refused_connections: int = 0
+    peer_faults: int = 0
 
 
 @dataclass(slots=True)
@@ -52,13 +69,47 @@ class AdapterContext:
     counters: Counters = field(default_factory=Counters)
     traced_streams: int = 0
     closed: bool = False
+    incidents: IncidentLog = field(init=False)
     _numbers: dict[str, int] = field(default_factory=dict)
+    _open: dict[ObjectType, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.incidents = IncidentLog(self.runtime)
+
+    def statistics(self) -> AdapterStatistics:
+        """All counters as they are now."""
+        return AdapterStatistics(**asdict(self.counters), refused_tokens=self.datapath.tokens.refused)
+
+    def note_failure(self, error: NdkError, peer: Address | None) -> None:
+        """A connection has failed: count it if the peer broke a rule, and tell the log."""
+        fault = error.fault
+        if fault is not None and not fault.received and (fault.layer, fault.etype, fault.code) != (0, 0, 0):
+            self.counters.peer_faults += 1
+        self.incidents.tell(str(error), peer)
 
     def next_name(self, prefix: str) -> str:
         """A default name: "qp1", "qp2", ..."""
         number = self._numbers.get(prefix, 0) + 1
         self._numbers[prefix] = number
         return f"{prefix}{number}"
+
+    def has_room(self, kind: ObjectType) -> bool:
+        """Whether one more object of that kind may be open."""
+        return kind not in _LIMIT_OF or self._open.get(kind, 0) < getattr(self.config, _LIMIT_OF[kind])
+
+    def opened(self, kind: ObjectType, word: str) -> None:
+        """Count one more open object, or raise InsufficientResources: the limit of its kind is reached."""
+        if not self.has_room(kind):
+            name = _LIMIT_OF[kind]
+            raise InsufficientResources(
+                f"adapter on {self.addresses[0]}: no further {word}: {self._open.get(kind, 0)} are open, limit"
+                f" {name}={getattr(self.config, name)} of IwarpConfig; close some or raise it [INSUFFICIENT_RESOURCES]"
+            )
+        self._open[kind] = self._open.get(kind, 0) + 1
+
+    def forget(self, kind: ObjectType) -> None:
+        """An object has been closed."""
+        self._open[kind] -= 1
 
     def end_capture(self) -> None:
         """Write out what has been seen, and close the file once the adapter and its last connection have ended."""
@@ -88,8 +139,8 @@ def adapter_info(version: NdkVersion, config: IwarpConfig) -> AdapterInfo:
         max_read_request_sge=32,
         max_transfer_length=1 << 30,
         max_inline_data_size=8192,
-        max_inbound_read_limit=64,
-        max_outbound_read_limit=64,
+        max_inbound_read_limit=config.max_inbound_read_limit,
+        max_outbound_read_limit=config.max_outbound_read_limit,
         max_receive_queue_depth=16384,
         max_initiator_queue_depth=16384,
         max_srq_depth=16384,

@@ -3,7 +3,7 @@
 import socket
 
 from softndk.drivers.sockets import reserve
-from softndk.errors import error_for, error_from_os
+from softndk.errors import InsufficientResources, error_for, error_from_os
 from softndk.flags import Address, ObjectType
 from softndk.ndk.context import AdapterContext
 from softndk.ndk.endpoints import ENDPOINTS
@@ -22,7 +22,12 @@ class SharedEndpoint(NdkObject):
 
     def __init__(self, context: AdapterContext, adapter: NdkObject, address: Address) -> None:
         self._socket, self._address = self._reserve(f"{adapter._label} create_shared_endpoint", address)
-        super().__init__(context, [adapter])
+        try:
+            super().__init__(context, [adapter])
+        except InsufficientResources:
+            self._socket.close()
+            ENDPOINTS.release(self._address, self)
+            raise
         self._destinations: set[Address] = set()
 
     @property

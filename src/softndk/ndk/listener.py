@@ -44,6 +44,7 @@ class Listener(NdkObject):
         self._held: list[Address] = []
         self._paused = False
         self._handshakes: set[_Handshake] = set()
+        self._handshakes_of: dict[str, int] = {}  # the same, counted by source address
         self._requests: deque[Connector] = deque()  # not claimed by next_request
         self._untold: set[Connector] = set()  # on their way to on_connect
         self._unanswered: WeakSet[Connector] = WeakSet()  # the above and those claimed, some answered meanwhile
@@ -192,15 +193,36 @@ class Listener(NdkObject):
     def _accepted(self, sock: socket.socket, peer: Address) -> None:
         """TCP has a new connection. Refuse it at once where nobody may listen or too many are unfinished."""
         config = self._context.config
-        if self._paused or self._closing or len(self._handshakes) >= config.max_handshakes:
+        why = ""
+        if self._paused or self._closing:
+            why = "it takes no connections now"
+        elif len(self._handshakes) >= config.max_handshakes:
+            why = f"{len(self._handshakes)} start-ups are unfinished, limit max_handshakes"
+        elif self._handshakes_of.get(peer[0], 0) >= config.max_handshakes_per_address:
+            why = f"{self._handshakes_of[peer[0]]} start-ups of its address are unfinished, limit max_handshakes_per_address"
+        if why:
             _refuse(sock)
+            self._note_refusal(why, peer)
             return
         _Handshake(self, sock, peer)
 
+    def _note_refusal(self, why: str, peer: Address) -> None:
+        self._context.counters.refused_connections += 1
+        self._context.incidents.tell(f"{self._label} refuses a connection: {why}", peer)
+
     def _requested(self, core: Connection, stream: TcpStream, request: events.RequestReceived) -> Connector | None:
         """A complete request: make its connector and hand it out. None: refused."""
-        if self._paused or self._closing or self._is_full():
+        why = ""
+        if self._paused or self._closing:
+            why = "it takes no connections now"
+        elif self._is_full():
+            why = f"{len(self._unanswered)} requests are unanswered, limit max_pending_requests"
+        elif not self._context.has_room(ObjectType.CONNECTOR):
+            why = "as many connectors as max_connector_count allows are open"
+        if why:
             core.reject(b"", self._runtime.now())
+            assert stream.peer_address is not None
+            self._note_refusal(why, stream.peer_address)
             return None
         connector = Connector(self._context, self._adapter, self)
         connector._take_over(core, stream, request)
@@ -285,6 +307,7 @@ class _Handshake:
         context = listener._context
         self._listener = listener
         self._connector: Connector | None = None
+        self._source = peer[0]
         host = f"[{peer[0]}]" if ":" in peer[0] else peer[0]
         self._core = Connection(
             f"{listener._label} from {host}:{peer[1]}",
@@ -293,6 +316,7 @@ class _Handshake:
             limits=(context.info.max_inbound_read_limit, context.info.max_outbound_read_limit),
         )
         listener._handshakes.add(self)
+        listener._handshakes_of[self._source] = listener._handshakes_of.get(self._source, 0) + 1
         self._stream = make_stream(context, self._core, self._on_activity, active=False)
         self._stream.attach(sock)
 
@@ -313,10 +337,17 @@ class _Handshake:
                 if self._connector is not None:
                     self._forget()
             elif isinstance(event, events.StartupFailed):
-                self._listener._context.counters.connect_failure += 1
+                context = self._listener._context
+                context.counters.connect_failure += 1
+                context.note_failure(event.error, self._stream.peer_address)
 
     def _forget(self) -> None:
-        self._listener._handshakes.discard(self)
+        listener = self._listener
+        if self in listener._handshakes:
+            listener._handshakes.remove(self)
+            listener._handshakes_of[self._source] -= 1
+            if not listener._handshakes_of[self._source]:
+                del listener._handshakes_of[self._source]
 
 
 class _Source:

@@ -45,6 +45,7 @@ class NdkObject:
     _prefix: ClassVar[str]
 
     def __init__(self, context: AdapterContext, antecedents: Iterable["NdkObject"]) -> None:
+        context.opened(self._type, self._prefix)
         self._context = context
         self._runtime = context.runtime
         self._lock = context.runtime.lock
@@ -241,6 +242,7 @@ class NdkObject:
         if not self._closing or self._closed or self._busy or self._successors or self._holding():
             return
         self._closed = True
+        self._context.forget(self._type)
         self._carry_out(self._finish_close)
         promise = self._close_promise
         assert promise is not None

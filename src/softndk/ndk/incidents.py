@@ -1,0 +1,54 @@
+"""What peers do wrong, in the log: one line each, only so many in a while, and how many were left out.
+
+Lines go to the logger "softndk" at level INFO, from the callback thread: a log handler is the program's code, and no
+lock may be held while it runs. Whoever floods this side with faults gets few lines for many of them (RFC 5042 6.4);
+the adapter's counters have them all.
+"""
+
+import logging
+from typing import Final
+
+from softndk.drivers.runtime import Runtime
+from softndk.flags import Address
+
+__all__ = ["IncidentLog"]
+
+LOG_LINES: Final = 20
+"""Lines of one adapter in LOG_PERIOD_S seconds."""
+LOG_PERIOD_S: Final = 10.0
+_log: Final = logging.getLogger("softndk")
+
+
+class IncidentLog:
+    """The incidents of one adapter. Under its lock."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._now = runtime.now
+        self._since = -LOG_PERIOD_S
+        self._lines = 0
+        self._left_out = 0
+
+    def tell(self, text: str, peer: Address | None = None) -> None:
+        """One line, or one more of those that were left out. `peer`: who did it."""
+        if not _log.isEnabledFor(logging.INFO):
+            return
+        now = self._now()
+        if now - self._since >= LOG_PERIOD_S:
+            self._tell_left_out()
+            self._since, self._lines = now, 0
+        if self._lines == LOG_LINES:
+            if not self._left_out:
+                self._runtime.engine.call_at(self._since + LOG_PERIOD_S, self._tell_left_out)
+            self._left_out += 1
+            return
+        self._lines += 1
+        where = "" if peer is None else f" (peer {f'[{peer[0]}]' if ':' in peer[0] else peer[0]}:{peer[1]})"
+        self._runtime.dispatcher.submit(_log.info, "%s%s", text, where)
+
+    def _tell_left_out(self) -> None:
+        count, self._left_out = self._left_out, 0
+        if count:
+            self._runtime.dispatcher.submit(
+                _log.info, "%d more incidents within %g s are not logged", count, LOG_PERIOD_S
+            )

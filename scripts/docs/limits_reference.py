@@ -18,6 +18,7 @@ SETTING_REASONS = {
     "crc": "RFC 5044 wants it on by default; both ends have to be told to go without",
     "markers": "they help only hardware that places data out of order; this receiver reads in order",
     "mpa_revision": "revision 2 negotiates read limits; revision 1 is for old peers",
+    "fallback_revision_1": "a peer that closes has most likely another reason, and would see two connections",
     "max_fpdu": "one FPDU in one TCP segment lets a hardware peer place it without reassembly",
     "peer_to_peer": "the program need not know which side speaks first",
     "connect_timeout_s": "long enough for a busy peer, short enough for a person",

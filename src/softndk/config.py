@@ -20,6 +20,8 @@ class IwarpConfig(TransportConfig):
     crc: ask for CRC. CRC is off only when both sides say so (RFC 5044 7.1).
     markers: ask the peer to send markers; sending them on the peer's request is not optional.
     mpa_revision: 2 (enhanced, with IRD/ORD) or 1; what the active side asks for. The passive side answers both.
+    fallback_revision_1: as initiator with mpa_revision=2, try once more with revision 1 on a new TCP connection if the peer
+        closes instead of answering (RFC 6581 6); all within connect_timeout_s.
     max_fpdu: largest ULPDU to send; None: what fits one TCP segment (RFC 5044 appendix).
     peer_to_peer: as initiator offer a ready-to-receive indication, so that the passive side may send first.
     connect_timeout_s: from connect to the peer's MPA reply.
@@ -55,6 +57,7 @@ class IwarpConfig(TransportConfig):
     crc: bool = True
     markers: bool = False
     mpa_revision: int = 2
+    fallback_revision_1: bool = False
     max_fpdu: int | None = None
     peer_to_peer: bool = True
     connect_timeout_s: float = 10.0
@@ -88,7 +91,7 @@ class IwarpConfig(TransportConfig):
             value = getattr(self, item.name)
             if item.name.endswith("_s") and not (isinstance(value, (int, float)) and 0 <= value < 1e9):
                 raise InvalidParameter(f"IwarpConfig: {item.name}={value!r}; must be seconds from 0 to 1e9")
-        for name in ("crc", "markers", "peer_to_peer"):
+        for name in ("crc", "markers", "fallback_revision_1", "peer_to_peer"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"IwarpConfig: {name}={getattr(self, name)!r} is no bool")
         for name in ("mpa_revision", "max_fpdu", "send_buffer", *_READ_LIMITS, *_COUNTS):

@@ -57,6 +57,7 @@ CONFIG_ROWS: Final = {
     "crc": _Row("", "ask for CRC; off only when both sides say so"),
     "markers": _Row("", "ask the peer for markers"),
     "mpa_revision": _Row("", "asked by the active side"),
+    "fallback_revision_1": _Row("", "ask once more, with revision 1, a peer that closes without an answer"),
     "max_fpdu": _Row("octets", "largest ULPDU sent; none: what fits one TCP segment"),
     "peer_to_peer": _Row("", "offer a ready-to-receive indication"),
     "connect_timeout_s": _Row("s", "connect to the peer's MPA reply"),

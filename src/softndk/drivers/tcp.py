@@ -118,7 +118,9 @@ class TcpStream(Channel):
         "_pump_again",
         "_pumping",
         "_send_error",
+        "_shared",
         "_sock",
+        "_source",
         "_tap",
         "_tap_factory",
         "closed",
@@ -145,6 +147,8 @@ class TcpStream(Channel):
         self._sock: socket.socket | None = None
         self._local: Address | None = None
         self._peer: Address | None = None
+        self._source: Address | None = None
+        self._shared = False
         self._connecting = False
         self._blocked = False
         self._eof = False
@@ -191,6 +195,7 @@ class TcpStream(Channel):
         if bound is not None and bound[0] != family:
             raise ValueError(f"source {source} and destination {destination} are of different families")
         self._peer = destination
+        self._source, self._shared = source, shared
         try:
             sock = self._sock = new_socket(family)
             set_options(sock, self._options)
@@ -428,10 +433,11 @@ class TcpStream(Channel):
     def _read_last_words(self, error: OSError) -> None:
         """Sending fails, but the peer's reason may lie unread in the socket: first that, then the loss."""
         self._send_error = error
-        while not self.closed and not self._eof and self.core.wants_read():
+        sock = self._sock
+        while self._sock is sock and not self._eof and self.core.wants_read():
             if not self._read():
                 break
-        if not self.closed:
+        if self._sock is sock:
             self._lost(error)
 
     # ---- ending
@@ -445,6 +451,9 @@ class TcpStream(Channel):
             self._tell_tap("closed")
             self._close()
             self._on_activity()
+        elif finish is Finish.RECONNECT and not self._connecting:
+            self._tell_tap("closed")
+            self._reconnect()
         elif finish is Finish.SHUTDOWN and not self._fin_sent and not self._connecting:
             self._fin_sent = True
             with suppress(OSError):  # the connection is gone; reading will say so
@@ -455,7 +464,20 @@ class TcpStream(Channel):
         self._tell_tap("reset", True)
         self._close()
         self.core.connection_lost(error, self._engine.now())
+        if self.core.finish() is Finish.RECONNECT:
+            self._reconnect()
         self._on_activity()
+
+    def _reconnect(self) -> None:
+        """The same core on a new TCP connection."""
+        assert self._peer is not None
+        self._close()
+        self.closed = False
+        self._blocked = self._eof = self._fin_sent = False
+        self._probe_at = math.inf
+        self._send_error = None
+        self._tap = None
+        self.connect(self._peer, self._source, shared=self._shared)
 
     def _reset(self) -> None:
         if self._sock is not None:

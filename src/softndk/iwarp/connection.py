@@ -67,6 +67,7 @@ class Connection:
         self._early = bytearray()
         self._out: deque[memoryview] = deque()
         self._startup_left = 0  # octets of start-up frames at the head of what has to be sent
+        self._second_attempt = ""  # for messages
         self._deadlines: dict[str, float] = {}
         self._events: list[Event] = []
         self._finish = Finish.KEEP
@@ -119,6 +120,7 @@ class Connection:
         """TCP is up; `mss` is its effective segment size in octets."""
         self._learn(now)
         self._mss = mss
+        self._finish = Finish.KEEP
         if self._initiator is not None:
             self._step(Step.OPEN_ACTIVE)
             self._send_startup(self._initiator.request())
@@ -175,7 +177,10 @@ class Connection:
         self._learn(now)
         if self.state in (State.CLOSED, State.ERROR):
             return
-        what = "cannot connect" if self.state is State.IDLE else "connection lost"
+        if error.errno == errno.ECONNRESET and self._may_fall_back:
+            self._fall_back()
+            return
+        what = ("cannot connect" if self.state is State.IDLE else "connection lost") + self._second_attempt
         failure = error_from_os(error, f"{self.name}: {what}")
         if self.picks_port and self.state is State.IDLE and error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
             failure = AddressUnavailable(
@@ -386,6 +391,9 @@ class Connection:
         self._events.append(events.RequestReceived(request.private_data, ird, ord_limit))
 
     def _startup_eof(self) -> None:
+        if self._may_fall_back:
+            self._fall_back()
+            return
         side = self._initiator or self._responder
         assert side is not None
         try:
@@ -393,8 +401,30 @@ class Connection:
         except StartupError as error:
             self._startup_error(error)
 
+    @property
+    def _may_fall_back(self) -> bool:
+        initiator = self._initiator
+        return (
+            self._config.fallback_revision_1
+            and self.state is State.REQUESTING
+            and initiator is not None
+            and initiator.revision > mpa.REVISION_RFC5044
+            and initiator.is_unanswered
+        )
+
+    def _fall_back(self) -> None:
+        """The peer may know revision 1 only (RFC 6581 6): once more, on a new TCP connection. The time limit goes on."""
+        assert self._initiator is not None
+        self._initiator = self._initiator.with_revision_1()
+        self._step(Step.FALL_BACK)
+        self._out.clear()
+        self._startup_left = 0
+        self._peer_fin = False
+        self._second_attempt = ", with MPA revision 1 after revision 2"
+        self._finish = Finish.RECONNECT
+
     def _startup_error(self, error: StartupError) -> None:
-        text = f"{self.name}: {error}"
+        text = f"{self.name}: {error}{self._second_attempt}"
         unanswered = error.reason in (StartupReason.NO_ANSWER, StartupReason.INCOMPLETE)
         failure: NdkError
         if unanswered and self._initiator is not None:

@@ -25,6 +25,7 @@ class Finish(Enum):
     SHUTDOWN = "shut down writing, go on reading"
     CLOSE = "close it"
     RESET = "reset it"
+    RECONNECT = "close it and connect again, from and to the same addresses"
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,6 +195,27 @@ class Initiator:
         self._reader = _FrameReader(FrameKind.REPLY, max_revision=REVISION_RFC6581)
         self._leftover = b""
 
+    @property
+    def revision(self) -> int:
+        """Of the Request."""
+        return self._request.revision
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Not one octet has come from the peer."""
+        return self._reader.is_empty
+
+    def with_revision_1(self) -> Initiator:
+        """Another initiator that asks for the same in revision 1, as far as it can be said there."""
+        return Initiator(
+            self._request.private_data,
+            ird=self._wanted.ird,
+            ord=self._wanted.ord,
+            revision=REVISION_RFC5044,
+            crc=self._request.crc,
+            markers=self._request.markers,
+        )
+
     def request(self) -> bytes:
         """Return the Request frame. Nothing else may be sent before `receive` has returned a `Negotiated`."""
         return self._request.emit()
@@ -452,6 +473,10 @@ class _FrameReader:
         self._held = bytearray()
         self._length: int | None = None
         self.frame: StartupFrame | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._held
 
     def take(self, view: memoryview) -> int:
         """Copy what belongs to the frame, return how many octets that was; set `frame` when it is whole."""

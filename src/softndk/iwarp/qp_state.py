@@ -34,6 +34,7 @@ class Step(Enum):
     OPEN_PASSIVE = "TCP up, the peer asks"
     REQUEST = "Request received"
     REPLY = "Reply received"
+    FALL_BACK = "closed without a Reply, revision 1 is tried"
     ACCEPT = "accept"
     ACCEPT_READY = "accept, nothing to wait for"
     COMPLETE = "complete_connect"
@@ -50,6 +51,7 @@ TRANSITIONS: Final[dict[tuple[State, Step], State]] = {
     (_S.IDLE, Step.OPEN_ACTIVE): _S.REQUESTING,
     (_S.IDLE, Step.OPEN_PASSIVE): _S.AWAITING,
     (_S.REQUESTING, Step.REPLY): _S.ANSWERED,
+    (_S.REQUESTING, Step.FALL_BACK): _S.IDLE,
     (_S.AWAITING, Step.REQUEST): _S.OFFERED,
     (_S.OFFERED, Step.ACCEPT): _S.READYING,
     (_S.OFFERED, Step.ACCEPT_READY): _S.RTS,

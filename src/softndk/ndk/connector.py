@@ -386,10 +386,13 @@ class Connector(NdkObject):
         return pending
 
     def _hold(self, address: Address | None) -> None:
-        """Keep the local address for the life of this connector."""
-        if address is not None and self._held is None:
-            ENDPOINTS.share(address, self)
-            self._held = address
+        """Keep the local address for the life of this connector; a second attempt to connect may have another one."""
+        if address is None or address == self._held:
+            return
+        if self._held is not None:
+            ENDPOINTS.release(self._held, self)
+        ENDPOINTS.share(address, self)
+        self._held = address
 
     def _complete(self) -> None:
         assert self._core is not None
@@ -512,6 +515,8 @@ class Connector(NdkObject):
                     inbound_read_limit=event.inbound_read_limit,
                     outbound_read_limit=event.outbound_read_limit,
                 )
+                assert self._stream is not None
+                self._hold(self._stream.local_address)
                 self._outcome(None)
             elif isinstance(event, events.Established):
                 self._established(event)

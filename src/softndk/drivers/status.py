@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from softndk.drivers.channel import READ, Channel
 from softndk.drivers.engine import Engine
+from softndk.drivers.tcp_listener import ACCEPT_PAUSE_S, OUT_OF_RESOURCES
 
 __all__ = ["StatusChannel", "ask", "offer", "processes"]
 
@@ -33,13 +34,14 @@ _numbers: Final = itertools.count(1)
 class StatusChannel(Channel):
     """The listening socket of one adapter. `tell` is called under the lock and gives what JSON can hold."""
 
-    __slots__ = ("_engine", "_sock", "_tell")
+    __slots__ = ("_engine", "_resting", "_sock", "_tell")
 
     def __init__(self, engine: Engine, sock: socket.socket, tell: Callable[[], Any]) -> None:
         super().__init__()
         self._engine = engine
         self._sock = sock
         self._tell = tell
+        self._resting = False
 
     def close(self) -> None:
         """Give the name back. Under the lock."""
@@ -47,7 +49,7 @@ class StatusChannel(Channel):
         self._sock.close()
 
     def interest(self) -> int:
-        return READ
+        return 0 if self._resting else READ
 
     def deadline(self) -> float | None:
         return None
@@ -56,14 +58,27 @@ class StatusChannel(Channel):
         return
 
     def on_ready(self, mask: int) -> None:
-        with suppress(OSError):
+        try:
             sock, _ = self._sock.accept()
+        except OSError as error:
+            if error.errno in OUT_OF_RESOURCES:  # the question still waits, and the descriptor is still readable
+                self._resting = True
+                self._engine.call_at(self._engine.now() + ACCEPT_PAUSE_S, self._rested)
+                self._engine.update(self)
+            return
+        try:
             _, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-            if uid not in (0, os.getuid()):
-                sock.close()
+            if uid in (0, os.getuid()):
+                text = json.dumps(self._tell()).encode()
+                threading.Thread(target=_answer, args=(sock, text), name="softndk-status", daemon=True).start()
                 return
-            text = json.dumps(self._tell()).encode()
-            threading.Thread(target=_answer, args=(sock, text), name="softndk-status", daemon=True).start()
+        except (OSError, RuntimeError):  # RuntimeError: no more threads
+            pass
+        sock.close()
+
+    def _rested(self) -> None:
+        self._resting = False
+        self._engine.update(self)
 
     def fail(self, error: OSError) -> None:
         self.close()

@@ -65,6 +65,9 @@ class StreamCore(Protocol):
     def wants_read(self) -> bool:
         """False: the core holds the stream back."""
 
+    def read_size(self) -> int:
+        """How many octets the next read may take."""
+
     def data_to_send(self) -> Sequence[Octets]:
         """What is ready, a bounded amount; empty: nothing. Octets not reported as sent are given again."""
 
@@ -362,7 +365,7 @@ class TcpStream(Channel):
         sock = self._open_socket()
         buffer = self._engine.buffer
         try:
-            count = sock.recv_into(buffer)
+            count = sock.recv_into(buffer, min(len(buffer), self.core.read_size()))
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:

@@ -15,25 +15,34 @@ __all__ = ["TcpListener"]
 
 ACCEPT_BATCH: Final = 16
 """Connections accepted before other channels have their turn."""
+BACKLOG: Final = 1024
+"""Connections that wait in the system to be accepted; Linux cuts it to net.core.somaxconn."""
 ACCEPT_PAUSE_S: Final = 0.1
 """How long a listener rests when the machine has run out of descriptors or memory."""
-_OUT_OF_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+OUT_OF_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class TcpListener(Channel):
     """A listening socket. Every method is called under the adapter's lock.
 
     `on_accept(sock, peer)` is called, under the lock, for each connection; it owns the socket, which is
-    non-blocking.
+    non-blocking. `on_trouble(error)` is called, under the lock, each time that the machine has no descriptor or
+    memory for one more; the connections stay in the system's queue until it has.
     """
 
-    __slots__ = ("_engine", "_local", "_on_accept", "_paused", "_resting", "_sock", "closed")
+    __slots__ = ("_engine", "_local", "_on_accept", "_on_trouble", "_paused", "_resting", "_sock", "closed")
 
-    def __init__(self, engine: Engine, on_accept: Callable[[socket.socket, Address], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        on_accept: Callable[[socket.socket, Address], None],
+        on_trouble: Callable[[OSError], None] | None = None,
+    ) -> None:
         super().__init__()
         self.closed = False
         self._engine = engine
         self._on_accept = on_accept
+        self._on_trouble = on_trouble
         self._sock: socket.socket | None = None
         self._local: Address | None = None
         self._paused = False
@@ -44,7 +53,7 @@ class TcpListener(Channel):
         """Known once `open` has returned; kept after `close`."""
         return self._local
 
-    def open(self, address: Address, *, backlog: int = 128) -> None:
+    def open(self, address: Address, *, backlog: int = BACKLOG) -> None:
         """Bind and listen; port 0: any.
 
         Raises: ValueError: not numeric. OSError: in use, not of this machine, no rights, no resources.
@@ -100,8 +109,10 @@ class TcpListener(Channel):
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                if error.errno in _OUT_OF_RESOURCES:
+                if error.errno in OUT_OF_RESOURCES:
                     self._rest()
+                    if self._on_trouble is not None:
+                        self._on_trouble(error)
                     return
                 continue  # that one connection has failed already
             accepted.setblocking(False)

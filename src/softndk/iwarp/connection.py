@@ -2,8 +2,8 @@
 
 Sans-I/O: octets and `now` in; octets, events and the next deadline out. Four families of methods:
 inputs (`connected`, `receive_data`, `receive_eof`, `connection_lost`, `handle_timeout`), user verbs (`accept`,
-`complete`, `reject`, `disconnect`, `close`, `abort`, `kick`), outputs (`wants_read`, `data_to_send`, `data_sent`,
-`finish`, `next_timeout`, `take_events`) and getters.
+`complete`, `reject`, `disconnect`, `close`, `abort`, `kick`), outputs (`wants_read`, `read_size`, `data_to_send`,
+`data_sent`, `finish`, `next_timeout`, `take_events`) and getters.
 
 It is handed its data path and does not choose it; it knows no sockets, no locks and no clock.
 """
@@ -42,6 +42,12 @@ StreamOpener = Callable[[StreamParameters], Stream]
 
 EARLY_LIMIT: Final = 128 * 1024
 """Octets kept for an active side whose program has not completed the connect yet; then TCP holds the peer back."""
+READ_FIRST: Final = 16 * 1024
+READ_MOST: Final = 256 * 1024
+"""Octets that a driver may read at once: of a peer that nobody knows yet, and of one that sends large FPDUs."""
+FRAMES_PER_READ: Final = 512
+"""FPDUs that one read should not exceed: some milliseconds of work, then others have their turn."""
+_READ_LEAST: Final = 2048
 _GRACEFUL: Final = 0x40000
 _MAX_VECTORS: Final = 64
 _OVER: Final = frozenset({State.TERMINATE, State.CLOSED, State.ERROR})
@@ -76,6 +82,7 @@ class Connection:
         self._disconnect_asked = False
         self._unheard = False  # the active side has begun to send and has not heard of the peer since
         self._frames_seen = 0
+        self._read_size = READ_FIRST
         self._octets_in = 0
         self._octets_out = 0
         self._now = 0.0
@@ -303,6 +310,10 @@ class Connection:
             return True
         return not self.holding_back and self.state not in (State.CLOSED, State.ERROR)
 
+    def read_size(self) -> int:
+        """How many octets to read at most before others have their turn: fewer where they were many small FPDUs."""
+        return self._read_size
+
     def data_to_send(self) -> list[memoryview]:
         """Octets for the peer, at most a few frames ahead of what the socket has taken."""
         self._refill()
@@ -482,13 +493,25 @@ class Connection:
 
     def _consume(self, data: memoryview) -> None:
         assert self._stream is not None
+        before = self._stream.frames_in
         try:
             self._stream.consume(data, hold=self._may_hold())
         except ProtocolFault as fault:
             self._note_first_frame()
             self._fail(fault)
             return
+        except MemoryError:
+            self._note_first_frame()
+            self.abort("out of memory for what has come", self._now)
+            return
+        self._adapt_read_size(data.nbytes, self._stream.frames_in - before)
         self._after_input()
+
+    def _adapt_read_size(self, octets: int, frames: int) -> None:
+        if frames > FRAMES_PER_READ:
+            self._read_size = max(_READ_LEAST, octets * FRAMES_PER_READ // frames)
+        elif octets >= self._read_size and 2 * frames <= FRAMES_PER_READ:
+            self._read_size = min(2 * self._read_size, READ_MOST)
 
     def _resume(self, *, hold: bool) -> None:
         assert self._stream is not None
@@ -563,6 +586,10 @@ class Connection:
             frames = stream.produce(self._config.send_buffer - have)
         except ProtocolFault as fault:
             self._fail(fault)
+            self._undated.add("drain")
+            return
+        except MemoryError:
+            self._fail(ProtocolFault(Cause.LOCAL_ERROR, "out of memory for what is to be sent"))
             self._undated.add("drain")
             return
         self._out.extend(memoryview(frame) for frame in frames)

@@ -1,8 +1,8 @@
 """What peers do wrong, in the log: one line each, only so many in a while, and how many were left out.
 
-Lines go to the logger "softndk" at level INFO, from the callback thread: a log handler is the program's code, and no
-lock may be held while it runs. Whoever floods this side with faults gets few lines for many of them (RFC 5042 6.4);
-the adapter's counters have them all.
+Lines go to the logger "softndk", at level INFO where a peer is the cause, from the callback thread: a log handler is
+the program's code, and no lock may be held while it runs. Whoever floods this side with faults gets few lines for many
+of them (RFC 5042 6.4); the adapter's counters have them all.
 """
 
 import logging
@@ -29,9 +29,9 @@ class IncidentLog:
         self._lines = 0
         self._left_out = 0
 
-    def tell(self, text: str, peer: Address | None = None) -> None:
+    def tell(self, text: str, peer: Address | None = None, *, level: int = logging.INFO) -> None:
         """One line, or one more of those that were left out. `peer`: who did it."""
-        if not _log.isEnabledFor(logging.INFO):
+        if not _log.isEnabledFor(level):
             return
         now = self._now()
         if now - self._since >= LOG_PERIOD_S:
@@ -44,7 +44,7 @@ class IncidentLog:
             return
         self._lines += 1
         where = "" if peer is None else f" (peer {f'[{peer[0]}]' if ':' in peer[0] else peer[0]}:{peer[1]})"
-        self._runtime.dispatcher.submit(_log.info, "%s%s", text, where)
+        self._runtime.dispatcher.submit(_log.log, level, "%s%s", text, where)
 
     def _tell_left_out(self) -> None:
         count, self._left_out = self._left_out, 0

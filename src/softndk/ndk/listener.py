@@ -1,6 +1,7 @@
 """Listener (NDK_LISTENER): takes connection requests at one address and hands out connectors."""
 
 import ipaddress
+import logging
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -171,7 +172,7 @@ class Listener(NdkObject):
                 )
             self._held.append(address)
             try:
-                listener = TcpListener(self._runtime.engine, self._accepted)
+                listener = TcpListener(self._runtime.engine, self._accepted, self._cannot_accept)
                 listener.open(address)
             except OSError as error:
                 self._close_sockets()
@@ -205,6 +206,11 @@ class Listener(NdkObject):
             self._note_refusal(why, peer)
             return
         _Handshake(self, sock, peer)
+
+    def _cannot_accept(self, error: OSError) -> None:
+        self._context.incidents.tell(
+            f"{self._label} cannot accept now and tries again soon: {error.strerror}", level=logging.WARNING
+        )
 
     def _note_refusal(self, why: str, peer: Address) -> None:
         self._context.counters.refused_connections += 1

@@ -34,6 +34,7 @@ class ByteCore:
         self.error: OSError | None = None
         self.mss = 0
         self.readable = True
+        self.at_most = 1 << 20
         self.ending = Finish.KEEP
         self.timeout: float | None = None
         self.on_data: Callable[[], None] | None = None
@@ -60,6 +61,9 @@ class ByteCore:
 
     def wants_read(self) -> bool:
         return self.readable
+
+    def read_size(self) -> int:
+        return self.at_most
 
     def data_to_send(self) -> list[memoryview | bytes | bytearray]:
         return [bytes(self.outgoing[:65536])] if self.outgoing else []
@@ -124,7 +128,11 @@ def running(name: str = "test") -> Iterator[Runtime]:
 
 
 def listening(
-    runtime: Runtime, make_core: Callable[[], ByteCore], accepted: list[End], host: str = "127.0.0.1"
+    runtime: Runtime,
+    make_core: Callable[[], ByteCore],
+    accepted: list[End],
+    host: str = "127.0.0.1",
+    on_trouble: Callable[[OSError], None] | None = None,
 ) -> TcpListener:
     """A listener on any port; each connection becomes an `End` in `accepted`."""
 
@@ -134,7 +142,7 @@ def listening(
         accepted.append(end)
 
     with runtime.lock:
-        listener = TcpListener(runtime.engine, accept)
+        listener = TcpListener(runtime.engine, accept, on_trouble)
         listener.open((host, 0))
     return listener
 

@@ -327,7 +327,10 @@ class TestSending:
 
 
 class TestReading:
-    def test_all_arrives_in_order_in_bounded_reads(self, runtime: Runtime, plain_listener: socket.socket) -> None:
+    @pytest.mark.parametrize("at_most", [1 << 20, 5000])
+    def test_all_arrives_in_order_in_bounded_reads(
+        self, runtime: Runtime, plain_listener: socket.socket, at_most: int
+    ) -> None:
         sizes: list[int] = []
 
         class Sizes(ByteCore):
@@ -336,6 +339,7 @@ class TestReading:
                 super().receive_data(data, now)
 
         end = End(runtime, Sizes())
+        end.core.at_most = at_most
         with runtime.lock:
             end.stream.connect(plain_listener.getsockname())
         peer, _ = plain_listener.accept()
@@ -344,7 +348,7 @@ class TestReading:
             peer.sendall(data)
         end.wait_for(lambda: "eof" in end.core.log)
         assert end.core.received == data
-        assert max(sizes) <= 256 * 1024
+        assert max(sizes) <= min(at_most, 256 * 1024)
 
     def test_a_core_that_holds_the_stream_back_gets_nothing_until_it_wants(
         self, runtime: Runtime, plain_listener: socket.socket
@@ -678,7 +682,8 @@ class TestTheListener:
 
     def test_out_of_descriptors_it_rests_and_goes_on_later(self, runtime: Runtime) -> None:
         accepted: list[End] = []
-        listener = listening(runtime, lambda: ByteCore(echo=True), accepted)
+        troubles: list[OSError] = []
+        listener = listening(runtime, lambda: ByteCore(echo=True), accepted, on_trouble=troubles.append)
         assert listener.local_address is not None
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         with socket.socket() as client, runtime.lock:
@@ -687,8 +692,10 @@ class TestTheListener:
             try:
                 client.connect(listener.local_address)
                 listener.on_ready(1)
+                listener.on_ready(1)
                 assert listener._resting
                 assert accepted == []
+                assert [error.errno for error in troubles] == [errno.EMFILE, errno.EMFILE]
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, limits)
             client.sendall(b"x")

@@ -3,11 +3,13 @@
 import pytest
 
 from softndk.config import IwarpConfig
+from softndk.iwarp.connection import FRAMES_PER_READ, READ_FIRST, READ_MOST
 from softndk.iwarp.events import Finish
 from softndk.status import Status
 from softndk.wire.rdmap import Opcode
+from softndk.wire.terminate import Terminate
 from tests.pair.established import connected, end_of, raw
-from tests.pair.raw_peer import tagged, untagged
+from tests.pair.raw_peer import RawPeer, tagged, untagged
 
 CANCELLED = Status.CANCELLED
 SUCCESS = Status.SUCCESS
@@ -151,3 +153,90 @@ class TestStall:
         peer.side.receive(0, 64, "r")
         peer.send(untagged(Opcode.SEND, 1, b"head", last=False))
         assert peer.side.core.next_timeout() is None
+
+
+class TestReadSize:
+    """What one turn may cost: FPDUs of a peer that sends many small ones must not keep others waiting for long."""
+
+    @staticmethod
+    def flood(peer: RawPeer, octets: int) -> int:
+        """The smallest FPDUs there are, delivered as a driver would; returns the most that one delivery held."""
+        small = peer.frame(tagged(Opcode.WRITE, 1, 0))
+        stream = memoryview(small * (octets // len(small)))
+        most = 0
+        while stream:
+            before = peer.side.core.traffic[0]
+            size = peer.side.core.read_size()
+            peer.send_octets(bytes(stream[:size]))
+            most = max(most, peer.side.core.traffic[0] - before)
+            stream = stream[size:]
+        return most
+
+    @staticmethod
+    def bulk(peer: RawPeer, octets: int) -> None:
+        large = peer.frame(tagged(Opcode.WRITE, peer.side.stag, peer.side.base, bytes(1000)))
+        stream = memoryview(large * (octets // len(large)))
+        while stream:
+            size = peer.side.core.read_size()
+            peer.send_octets(bytes(stream[:size]))
+            stream = stream[size:]
+
+    def test_a_peer_that_nobody_knows_yet_gets_little(self) -> None:
+        assert raw().side.core.read_size() == READ_FIRST
+
+    def test_large_fpdus_soon_get_the_most(self) -> None:
+        peer = raw()
+        self.bulk(peer, 4 * READ_MOST)
+        assert peer.side.core.read_size() == READ_MOST
+
+    def test_small_fpdus_never_grow_it(self) -> None:
+        peer = raw()
+        most = self.flood(peer, 4 * READ_MOST)
+        assert most <= READ_FIRST // 20
+        assert self.flood(peer, READ_MOST) <= FRAMES_PER_READ
+
+    def test_who_turns_to_small_ones_gets_little_again_after_one_turn(self) -> None:
+        peer = raw()
+        self.bulk(peer, 4 * READ_MOST)
+        self.flood(peer, READ_MOST)
+        assert self.flood(peer, READ_MOST) <= FRAMES_PER_READ
+
+    def test_a_short_read_does_not_grow_it(self) -> None:
+        peer = raw()
+        for _ in range(100):
+            peer.send(tagged(Opcode.WRITE, 1, 0))
+        assert peer.side.core.read_size() == READ_FIRST
+
+
+class TestMemory:
+    """Row 40 of the error table: out of memory, one stream."""
+
+    def test_input_that_cannot_be_stored_ends_that_stream(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        peer = raw()
+        peer.side.receive(0, 64, "r")
+
+        def consume(*_: object, **__: object) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr(peer.side.core._stream, "consume", consume)
+        peer.send(untagged(Opcode.SEND, 1, b"x"))
+        error = end_of(peer.side)
+        assert (error.status, error.provider_error_code) == (Status.CONNECTION_ABORTED, 0x20000)
+        assert "memory" in str(error)
+        assert peer.side.finished()[1] == [("r", CANCELLED)]
+        (ulpdu,) = peer.take()
+        assert Terminate.parse(ulpdu[18:]).emit()[:3] == bytes(3)
+
+    def test_output_that_cannot_be_made_ends_that_stream(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        peer = raw()
+        peer.side.receive(0, 64, "r")
+        core = peer.side.core
+
+        def produce(limit: int) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr(core._stream, "produce", produce)
+        peer.pump()
+        assert end_of(peer.side).provider_error_code == 0x20000
+        (ulpdu,) = peer.take()
+        assert Terminate.parse(ulpdu[18:]).emit()[:3] == bytes(3)

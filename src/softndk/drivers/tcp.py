@@ -40,7 +40,7 @@ long.
 """
 PROBE_FIRST_S: Final = 0.05
 PROBE_LAST_S: Final = 2.0
-"""How soon, and how rarely at the end, a connection is looked at whose peer has sent its FIN."""
+"""How soon, and how rarely at the end, a connection is looked at from which nothing is read."""
 _INTERNAL: Final = "softndk has failed internally"
 _ABORTIVE: Final = struct.pack("ii", 1, 0)
 
@@ -244,7 +244,7 @@ class TcpStream(Channel):
         """
         if self._muted:
             return
-        if self._eof:
+        if self._is_unwatched:
             self._probe_wait = PROBE_FIRST_S
             self._probe_at = self._engine.now() + PROBE_FIRST_S
         if self._pumping:
@@ -285,7 +285,7 @@ class TcpStream(Channel):
 
     def deadline(self) -> float | None:
         when = self.core.next_timeout()
-        if not self._eof:
+        if not self._is_unwatched:
             return when
         return self._probe_at if when is None else min(when, self._probe_at)
 
@@ -307,7 +307,7 @@ class TcpStream(Channel):
 
     def on_deadline(self) -> None:
         now = self._engine.now()
-        if self._eof and self._probe_at <= now and not self._survives(now):
+        if self._is_unwatched and self._probe_at <= now and not self._survives(now):
             return
         when = self.core.next_timeout()
         if when is not None and when <= now:
@@ -389,14 +389,23 @@ class TcpStream(Channel):
         self._on_activity()
         return True
 
+    @property
+    def _is_unwatched(self) -> bool:
+        """Nothing is waited for: after the peer's FIN, since at an end of file a descriptor is always readable, and while
+        the core holds the stream back.
+        """
+        return self._eof or not (self._connecting or self.core.wants_read())
+
     def _survives(self, now: float) -> bool:
-        """After the peer's FIN nothing is waited for: at an end of file a descriptor is always readable. So a reset that
-        follows has to be looked for, at growing intervals; everything that is sent makes them short again.
+        """An unwatched connection may have been reset, or its peer may be dead. So that has to be looked for, at growing
+        intervals; everything that is sent makes them short again.
         """
         self._probe_wait = min(2 * self._probe_wait, PROBE_LAST_S)
         self._probe_at = now + self._probe_wait
-        if self._open_socket().getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):  # EPIPE, after a FIN
-            self._lost(ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)))
+        code = self._open_socket().getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            code = errno.ECONNRESET if code == errno.EPIPE else code  # EPIPE: a reset after a FIN
+            self._lost(OSError(code, os.strerror(code)))
         return not self.closed
 
     # ---- sending

@@ -474,6 +474,41 @@ class TestEnding:
             assert end.core.log[-1] == "lost"
             assert end.core.received == b""
 
+    @pytest.mark.parametrize("unread", [b"", b"unread"])
+    def test_a_reset_is_noticed_while_the_core_holds_the_stream_back(
+        self, runtime: Runtime, plain_listener: socket.socket, unread: bytes
+    ) -> None:
+        """Nothing is read and nothing is sent, so nothing but a look at the socket tells it."""
+        end, peer = connected(runtime, plain_listener)
+        with runtime.lock:
+            end.core.readable = False
+            end.stream.pump()
+        peer.sendall(unread)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORTIVE)
+        peer.close()
+        end.wait_for(lambda: end.stream.closed)
+        assert end.core.log == ["connected", "lost"]
+        assert end.core.error is not None
+        assert end.core.error.errno == errno.ECONNRESET
+        assert end.core.received == b""
+
+    def test_a_fin_waits_behind_the_octets_that_are_held_back(
+        self, runtime: Runtime, plain_listener: socket.socket
+    ) -> None:
+        end, peer = connected(runtime, plain_listener)
+        with runtime.lock:
+            end.core.readable = False
+            end.stream.pump()
+        peer.sendall(b"unread")
+        peer.shutdown(socket.SHUT_WR)
+        with peer, runtime.lock:
+            end.stream.on_deadline()
+            assert not end.stream.closed
+            end.core.readable = True
+            end.stream.pump()
+        end.wait_for(lambda: "eof" in end.core.log)
+        assert end.core.received == b"unread"
+
     def test_everything_is_legal_after_the_end(self, runtime: Runtime, plain_listener: socket.socket) -> None:
         end, peer = connected(runtime, plain_listener)
         with peer, runtime.lock:

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from softndk import Disconnect, IoTimeout, IwarpConfig, Status
+from softndk import Disconnect, IoTimeout, IwarpConfig, RemoteToken, Status
 from softndk.testing import End
 from tests.ndk.ends import PATIENCE_S, ended, take
 from tests.ndk.raw_peer import RawPeer, raw_client, raw_server
@@ -64,7 +64,7 @@ def test_keepalive_finds_a_dead_peer_in_every_state_of_a_connection() -> None:
         reading_peer, reading = stack.enter_context(raw_server(config))
         held_peer, held = stack.enter_context(raw_client(config))
         gone_peer, gone = stack.enter_context(raw_client(config, receives=1))
-        reading.qp.read(reading.mr[0:16], 0x9000, 0x5501)
+        reading.qp.read(reading.mr[0:16], 0x9000, RemoteToken(0x5501))
         reading_peer.read_request()
         held_peer.send_message(b"no receive is posted: the stream is held back")
         gone_peer.finish()

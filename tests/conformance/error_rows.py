@@ -27,8 +27,10 @@ class Lab:
     into 512 that waits for its response, and a send that is fenced behind it.
     """
 
-    def __init__(self, *, receives: int = 2, reads: bool = True, ird: int = 16, markers: bool = False) -> None:
-        self.side = Side("lab", active=False, ird=ird, config=IwarpConfig(markers=markers), size=4096)
+    def __init__(
+        self, *, receives: int = 2, reads: bool = True, ird: int = 16, markers: bool = False, seed: int | None = None
+    ) -> None:
+        self.side = Side("lab", active=False, ird=ird, config=IwarpConfig(markers=markers), size=4096, seed=seed)
         self.side.memory[:] = bytes([FILL]) * 4096
         self.peer = RawPeer(self.side)
         self.peer.establish()

@@ -15,11 +15,15 @@ from softndk.memory.sge import Sge
 from softndk.memory.tokens import Right
 from softndk.status import Status
 from softndk.wire.rdmap import Opcode
+from tests.conformance.error_cases import CASES, Case, of_row
 from tests.conformance.error_rows import CANCELLED, FILL, ROWS, TOP, Lab, Row, invalidating, send, write
 from tests.pair.core_pair import Side
 from tests.pair.raw_peer import RawPeer, read_request, tagged, untagged
 from tests.vectors.fpdu_model import crc32c_bitwise, fpdu
 from tests.vectors.iwarp_vectors import named
+
+DENIED = {(0, 1, 0), (0, 1, 2), (0, 1, 3), (1, 1, 0), (1, 1, 2)}
+"""A token that is not valid, not for this stream, or without the right (A-4)."""
 
 
 def terminate_octets(code: tuple[int, int, int], offender: bytes, echo: str) -> bytes:
@@ -392,3 +396,24 @@ def test_the_completion_of_a_refused_invalidation_is_a_receive_without_a_token()
 def test_every_reachable_row_is_here() -> None:
     """Rows that need atomics or immediate data, and those without octets, are tested elsewhere or not at all."""
     assert {row.number for row in ROWS} == {*range(5, 12), 12, *range(13, 23), *range(24, 29), *range(30, 35)}
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_what_a_single_segment_does_not_show(case: Case) -> None:
+    """Framing, start-up, closes and this side's own failures: the code that is sent, and what both ends are told."""
+    seen = case.run()
+    assert (seen.code, seen.here, seen.there) == (case.code, case.here, case.there)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_what_a_peer_of_softndk_is_told(row: Row) -> None:
+    """The other end of each row: the same triple as its provider code, and a request of its own only where A-4 says so."""
+    seen = of_row(row)
+    triple = f"{row.code[0]:x}/{row.code[1]:x}/{row.code[2]:x}"
+    status = f"RD {'ACCESS_VIOLATION' if row.code in DENIED else 'REMOTE_RESOURCES'}; 1 CANCELLED"
+    if row.code in ((0, 2, 9), (0, 1, 9)):
+        status = "2 CANCELLED"
+    code = row.code[0] << 12 | row.code[1] << 8 | row.code[2]
+    assert seen.code == triple
+    assert seen.there == f"{status}; connection: CONNECTION_ABORTED {0x10000 | code:#x}"
+    assert seen.here.endswith(f"connection: CONNECTION_ABORTED {0x20000 | code:#x}")

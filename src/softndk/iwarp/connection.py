@@ -49,6 +49,8 @@ FRAMES_PER_READ: Final = 512
 """FPDUs that one read should not exceed: some milliseconds of work, then others have their turn."""
 _READ_LEAST: Final = 2048
 _GRACEFUL: Final = 0x40000
+_CLOSED_EARLY: Final = 0x22001  # MPA's own codes (RFC 5044 8), which no Terminate can carry any more, or yet
+_MALFORMED: Final = 0x22004
 _MAX_VECTORS: Final = 64
 _OVER: Final = frozenset({State.TERMINATE, State.CLOSED, State.ERROR})
 _UP: Final = frozenset({State.RTS, State.PEER_CLOSED, State.CLOSING})
@@ -437,11 +439,12 @@ class Connection:
     def _startup_error(self, error: StartupError) -> None:
         text = f"{self.name}: {error}{self._second_attempt}"
         unanswered = error.reason in (StartupReason.NO_ANSWER, StartupReason.INCOMPLETE)
+        code = _CLOSED_EARLY if error.reason is StartupReason.NO_ANSWER else _MALFORMED
         failure: NdkError
         if unanswered and self._initiator is not None:
-            failure = Refused(f"{text} [CONNECTION_REFUSED]")
+            failure = Refused(f"{text} [CONNECTION_REFUSED]", provider_error_code=code)
         else:
-            failure = Aborted(f"{text} [CONNECTION_ABORTED, RFC 5044 7.1]")
+            failure = Aborted(f"{text} [CONNECTION_ABORTED, RFC 5044 7.1]", provider_error_code=code)
         if error.terminate is not None:
             layer, etype, code = error.terminate
             framer = Framer(crc=error.crc, markers=error.send_markers)
@@ -601,7 +604,8 @@ class Connection:
         self._deadlines.pop("stall", None)
         if stream.inside_fpdu or stream.inside_message:
             where = "an FPDU" if stream.inside_fpdu else "a message"
-            self._lose(Aborted(f"{self.name}: the peer closed inside {where} [CONNECTION_ABORTED, RFC 5044 8]"))
+            text = f"{self.name}: the peer closed inside {where} [CONNECTION_ABORTED, RFC 5044 8]"
+            self._lose(Aborted(text, provider_error_code=_CLOSED_EARLY))
         elif self.state is State.CLOSING:
             self._advance_disconnect()
         else:

@@ -131,13 +131,17 @@ def _mpa(verdict: Verdict, number: int, shown: dict[str, ElementTree.Element]) -
         check = shown.get("iwarp_mpa.crc_check")
         text = check.get("showname", "") if check is not None else ""
         crc = "good" if "Good CRC32" in text else "bad" if "Bad CRC32" in text else ""
-        verdict.operations.append(Operation(number, "FPDU", crc))
+        verdict.operations.append(Operation(number, "FPDU", crc, _iwarp_fields(shown)))
 
 
 def _ddp(verdict: Verdict, shown: dict[str, ElementTree.Element]) -> None:
     operation = verdict.operations[-1]
     operation.name = OPERATIONS[int(shown["iwarp_rdma.opcode"].get("show", ""), 16)]
-    operation.fields = {name: each.get("show", "") for name, each in shown.items() if name.startswith("iwarp_")}
+    operation.fields |= _iwarp_fields(shown)
+
+
+def _iwarp_fields(shown: dict[str, ElementTree.Element]) -> dict[str, str]:
+    return {name: each.get("show", "") for name, each in shown.items() if name.startswith("iwarp_")}
 
 
 def _complaints(packet: ElementTree.Element, number: int) -> list[str]:

@@ -14,7 +14,7 @@ CAPTURES = sorted(DATA.glob("siw_*.pcap"))
 
 
 def test_the_recordings_are_there() -> None:
-    assert len(CAPTURES) == 3
+    assert len(CAPTURES) == 6
 
 
 @pytest.mark.parametrize("path", CAPTURES, ids=lambda path: path.stem)

@@ -19,27 +19,23 @@ ROOT: Final = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """One document with generated parts. `path`: from the project's root. `parts`: makes the text of each, by name."""
+class Generated:
+    """What is made from the code. `path`: from the project's root. `script`: which script of this folder makes it."""
 
     path: str
     script: str
-    parts: Callable[[], dict[str, str]]
 
     @property
     def file(self) -> Path:
         return ROOT / self.path
 
     def current(self) -> str:
-        """The page as it stands."""
-        return self.file.read_text(encoding="utf-8")
+        """The file as it stands; "" if there is none."""
+        return self.file.read_text(encoding="utf-8") if self.file.exists() else ""
 
     def fresh(self) -> str:
-        """The page as it has to be. Raises ValueError: the page lacks the lines that enclose a part."""
-        text = self.current()
-        for name, part in self.parts().items():
-            text = _replaced(text, name, self.script, part, self.path)
-        return text
+        """The file as it has to be."""
+        raise NotImplementedError
 
     def main(self) -> int:
         """Write or check, as the command line asks; the result is the exit status."""
@@ -50,9 +46,35 @@ class Page:
         if "--check" in sys.argv[1:]:
             print(f"{self.path}: not up to date; run python -m scripts.docs.{self.script}", file=sys.stderr)
             return 1
+        self.file.parent.mkdir(parents=True, exist_ok=True)
         self.file.write_text(fresh, encoding="utf-8")
         print(f"{self.path}: written")
         return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generated):
+    """One document with generated parts. `parts`: makes the text of each, by name."""
+
+    parts: Callable[[], dict[str, str]]
+
+    def fresh(self) -> str:
+        """The page as it has to be. Raises ValueError: the page lacks the lines that enclose a part."""
+        text = self.current()
+        for name, part in self.parts().items():
+            text = _replaced(text, name, self.script, part, self.path)
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class File(Generated):
+    """A file that is generated as a whole, such as a picture."""
+
+    make: Callable[[], str]
+
+    def fresh(self) -> str:
+        """The file as it has to be."""
+        return self.make()
 
 
 def _replaced(text: str, name: str, script: str, part: str, page: str) -> str:

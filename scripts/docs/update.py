@@ -11,12 +11,15 @@ from scripts.docs import (
     error_reference,
     error_table,
     limits_reference,
+    object_reference,
     rules_reference,
     state_diagram,
 )
+from scripts.docs.generated import Generated
 
-PAGES = (
-    state_diagram.PAGE,
+PAGES: tuple[Generated, ...] = (
+    *state_diagram.PAGES,
+    *object_reference.PAGES,
     api_reference.PAGE,
     error_reference.PAGE,
     error_table.PAGE,

@@ -5,6 +5,7 @@ Knows the few marks that this project puts behind a fence's language, and nothin
     python               runs; the python blocks of a page are one program, from top to bottom
     python file=F#part   the same, and equals the part of that name in the file F
     python test          a test module, given to pytest
+    python signature     the head of a definition, made from the code; it only has to be Python
     console              each line that begins with "$ " is run in a shell, the lines below it are its output
     console cut          the same, of which the page shows some lines
     text output          what the python block before it has printed
@@ -21,6 +22,7 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[2]
 FENCE: Final = re.compile(r"^```(\S*)[ \t]*(.*)$")
 _LINK: Final = re.compile(r"(?<!!)\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^()\s]+)\)")
+_PICTURE: Final = re.compile(r"!\[([^\]]*)\]\(([^()\s]+)\)")
 _CODE: Final = re.compile(r"`[^`\n]*(?:\n(?!\n)[^`\n]*)?`")
 _HEADING: Final = re.compile(r"^#{1,6} +(.*?)\s*$")
 
@@ -90,6 +92,11 @@ def links(page: Path) -> list[tuple[int, str]]:
     text = "\n".join(lines.get(number, "") for number in range(1, max(lines, default=0) + 1))
     text = _CODE.sub(lambda code: re.sub(r"[^\n]", "_", code[0]), text)
     return [(text.count("\n", 0, found.start()) + 1, found[1]) for found in _LINK.finditer(text)]
+
+
+def pictures(page: Path) -> list[tuple[int, str, str]]:
+    """Line, words and target of every picture outside code."""
+    return [(number, found[1], found[2]) for number, line in prose(page) for found in _PICTURE.finditer(line)]
 
 
 def anchors(page: Path) -> set[str]:

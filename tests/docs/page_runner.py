@@ -1,5 +1,6 @@
 """Runs the blocks of one page in order, as a reader would, and compares what they print with what the page shows."""
 
+import ast
 import contextlib
 import doctest
 import io
@@ -79,6 +80,8 @@ class PageRunner:
             return
         if block.language == "python" and block.marks == "test":
             self._run_test(block)
+        elif block.language == "python" and block.marks == "signature":
+            ast.parse(block.text)
         elif block.language == "python":
             self._run_python(block)
         elif block.language == "console":

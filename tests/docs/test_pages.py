@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.markdown_pages import ROOT, anchors, blocks, links, pages, section
+from tests.docs.markdown_pages import ROOT, anchors, blocks, links, pages, pictures, section
 from tests.docs.page_runner import PageRunner, assert_shown
 
 PAGES = pages()
@@ -33,12 +33,14 @@ def test_a_block_that_does_not_run_says_why(page: Path) -> None:
             reason = block.marks.removeprefix("no-run:").strip()
             assert len(reason.split()) >= 3, f"{block.where}: the reason is missing"
         elif block.language == "python":
-            assert block.marks in ("", "test") or block.mark("file"), f"{block.where}: unknown marks {block.marks!r}"
+            assert block.marks in ("", "test", "signature") or block.mark("file"), (
+                f"{block.where}: unknown marks {block.marks!r}"
+            )
         elif block.language == "text":
             known = block.marks in ("", "output") or block.mark("message")
             assert known, f"{block.where}: unknown marks {block.marks!r}"
         else:
-            assert block.language in ("", "console", "mermaid"), f"{block.where}: language {block.language!r}"
+            assert block.language in ("", "console"), f"{block.where}: language {block.language!r}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -52,6 +54,18 @@ def test_every_link_leads_to_a_page_and_a_heading_that_exist(page: Path) -> None
         assert there.exists(), f"{name_of(page)}:{line}: {target} does not exist"
         if fragment:
             assert fragment in anchors(there), f"{name_of(page)}:{line}: {target}: no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_picture_exists_and_says_in_words_what_it_shows(page: Path) -> None:
+    for line, words, target in pictures(page):
+        assert (page.parent / target).resolve().is_file(), f"{name_of(page)}:{line}: {target} does not exist"
+        assert words, f"{name_of(page)}:{line}: {target} is not described"
+
+
+def test_every_picture_is_shown() -> None:
+    shown = {(page.parent / target).resolve() for page in PAGES for _, _, target in pictures(page)}
+    assert set((ROOT / "docs" / "pictures").iterdir()) == shown
 
 
 def test_the_index_names_every_page() -> None:

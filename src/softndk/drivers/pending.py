@@ -89,17 +89,20 @@ class Pending(Awaitable[_T_co], Generic[_T_co]):
     def result(self, timeout: float | None = None) -> _T_co:
         """Wait in this thread and return the value, or raise the failure.
 
-        Args: timeout: seconds; None waits for ever, 0 only looks.
-        Raises: TimeoutError (never an NdkError): not done in time; the request goes on. RuntimeError: not
-        done, and
-            called in a callback of softndk's or in a thread with a running event loop, where waiting would
-            deadlock.
+        timeout: seconds; None waits for ever, 0 only looks.
+
+        Raises: TimeoutError: not done in time; it is no NdkError, and the request goes on. RuntimeError: not done, and
+        called in a callback of softndk's or in a thread with a running event loop, where waiting would deadlock. NdkError:
+        the request failed; an exception of its own for each caller.
         """
         self._wait(timeout)
         return self._retrieve()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Wait as `result` does and return the failure, or None after a success."""
+        """Wait as `result` does and return the failure, or None after a success.
+
+        Raises: TimeoutError: as `result`. RuntimeError: as `result`.
+        """
         self._wait(timeout)
         self._retrieved = True
         self._on_cancel = None
@@ -110,8 +113,7 @@ class Pending(Awaitable[_T_co], Generic[_T_co]):
         return self._state is not _State.OPEN
 
     def cancel(self) -> bool:
-        """Give the request up if it is one of the few that can be; else return False, for NDKPI has no
-        cancel.
+        """Give the request up if it is one of the few that can be; else return False, for NDKPI has no cancel.
 
         After True `result` raises `concurrent.futures.CancelledError`, or what the request says of its end.
         """
@@ -119,8 +121,7 @@ class Pending(Awaitable[_T_co], Generic[_T_co]):
             return self._state is _State.OPEN and self._give_up()
 
     def add_done_callback(self, fn: Callable[["Pending[_T_co]"], object]) -> None:
-        """Have `fn(self)` called on the adapter's callback thread, once, when there is an outcome or as there
-        is one.
+        """Have `fn(self)` called on the adapter's callback thread, once, when there is an outcome or as there is one.
 
         Raises: TypeError: `fn` is a coroutine function or cannot be called.
         """

@@ -132,12 +132,12 @@ class Adapter(NdkObject):
             return self._open_objects()
 
     def query_info(self) -> AdapterInfo:
-        """Limits and capabilities (NdkQueryAdapterInfo)."""
+        """Limits and capabilities (NdkQueryAdapterInfo), always the same for one adapter."""
         self._check_usable("query_info")
         return self._context.info
 
     def query_statistics(self) -> AdapterStatistics:
-        """Counters since the adapter was opened."""
+        """Counters since the adapter was opened (OID_NDK_STATISTICS)."""
         with self._lock:
             self._check_usable("query_statistics")
             return self._context.statistics()
@@ -160,7 +160,9 @@ class Adapter(NdkObject):
         """A completion queue for `depth` completions (NdkCreateCq). on_notify(cq, status): called after arm (R-CQ-2).
 
         Size it for everything that may complete into it: an overrun ends all its QPs (R-COMP-8).
-        Raises: InvalidParameter: depth 0 or over max_cq_depth. TypeError: a coroutine function.
+
+        Raises: InvalidParameter: depth 0 or over max_cq_depth (R-CQ-5). TypeError: on_notify is a coroutine function.
+        Nothing is made.
         """
         if on_notify is not None:
             check_callback(on_notify)
@@ -185,7 +187,10 @@ class Adapter(NdkObject):
     def create_listener(self, on_connect: Callable[[Connector], object] | None = None) -> Listener:
         """A listener (NdkCreateListener). on_connect(connector): called for each request; left out: next_request().
 
-        The program owns each connector: it must accept, reject or close it, and close it in the end (R-CEV-2).
+        The program owns each connector: it must accept, reject or close it, and close it in the end (R-CEV-2). A request
+        for which on_connect raises is rejected.
+
+        Raises: TypeError: on_connect is a coroutine function.
         """
         if on_connect is not None:
             check_callback(on_connect)
@@ -195,8 +200,9 @@ class Adapter(NdkObject):
     def create_shared_endpoint(self, address: Address) -> SharedEndpoint:
         """One local address for many outgoing connections (NdkCreateSharedEndpoint). Port 0: one is picked (R-SE-2).
 
-        Raises: InvalidParameter: not numeric. AddressUnavailable: in use, not this adapter's, the wildcard (A-22), or no
-        port free.
+        Raises: InvalidParameter: the address is not numeric. AddressUnavailable (SHARING_VIOLATION): in use, or held by
+        objects that are not closed (R-EP-2). AddressUnavailable (INVALID_ADDRESS): not this adapter's, or the wildcard
+        (A-22). AddressUnavailable (TOO_MANY_ADDRESSES): port 0, and none is free (R-PORT-1). Nothing is made.
         """
         with self._lock:
             self._check_usable("create_shared_endpoint")
@@ -213,8 +219,10 @@ class Adapter(NdkObject):
     def build_lam(self, buffer: Memory | Mdl, *, length: int | None = None) -> Pending[LogicalAddressMapping]:
         """Logical addresses for the first `length` octets of a buffer, all if left out (NdkBuildLAM).
 
-        The buffer's export is held until release(). Raises: InvalidParameter: not contiguous, or a length that is not
-        1 to the buffer's.
+        The buffer's export is held until release(). It is always done when the call returns; the Pending is NDKPI's shape.
+
+        Raises: InvalidParameter: not a buffer, not contiguous, or a length that is not 1 to the buffer's (R-LAM-1).
+        Nothing is mapped.
         """
         with self._lock:
             self._check_usable("build_lam")
@@ -234,7 +242,7 @@ class Adapter(NdkObject):
     def listen(self, address: Address | None = None) -> Listener:
         """Create a listener that listens: at `address`, or at the adapter's first one on a free port.
 
-        Raises: as Listener.listen, and what its Pending would fail with; no listener is left then.
+        Raises: as Listener.listen, and what its Pending would fail with. Nothing is left.
         """
         with self._lock:
             listener = self._create_listener("listen", None)
@@ -257,8 +265,11 @@ class Adapter(NdkObject):
     ) -> Pending[Connector]:
         """Create a connector, connect and complete in one step; done when the QP may be used.
 
-        On failure, and when the waiting is cancelled, the connector is closed. Arguments and failures as
-        Connector.connect and complete_connect.
+        On failure, and when the waiting is cancelled, the connector is closed. Arguments as Connector.connect and
+        complete_connect.
+
+        Raises: as Connector.connect. Nothing is left.
+        The Pending fails with: as Connector.connect and complete_connect.
         """
         if on_disconnect is not None:
             check_callback(on_disconnect)

@@ -88,11 +88,20 @@ class Connector(NdkObject):
 
         destination, source: numeric address and port; source left out: the adapter's address, any port. Read limits
         left out: the adapter's maxima; larger ones are capped silently (R-CONN-5). private_data: at most
-        max_caller_data octets.
-        Raises: InvalidParameter: addresses, private data, a QP of another adapter. InvalidState: connector or QP in use
-        (CONNECTION_ACTIVE). ConnectionInvalid: the connector was used before (A-18).
-        The Pending fails with Refused (`private_data` if the peer rejected), IoTimeout, Unreachable, AddressUnavailable,
-        Aborted; the QP may then be given to a new connector, this one only be closed (R-CONN-6).
+        max_caller_data octets. After a failure the QP may be given to a new connector, this one only be closed
+        (R-CONN-6); receives stay posted (A-27).
+
+        Raises: InvalidParameter: an address that is not numeric, families that differ (R-CONN-1), a negative limit, a QP
+        of another adapter. InvalidParameter (INVALID_BUFFER_SIZE): private_data too long (R-PDATA-1). InvalidState
+        (CONNECTION_ACTIVE): the connector or the QP is in use, or the QP has been connected before (R-QP-6).
+        ConnectionInvalid: the connector was used before (A-18). Nothing has changed.
+        The Pending fails with: Refused: nobody listens, the backlog is full, or the peer rejected; then `private_data` is
+        what it sent (R-REJECT-1). IoTimeout: no answer within connect_timeout_s. Unreachable (NETWORK_UNREACHABLE): no
+        route. Unreachable (HOST_UNREACHABLE): the host does not answer. AddressUnavailable (SHARING_VIOLATION): the source
+        port is held (R-EP-2). AddressUnavailable (INVALID_ADDRESS): the source is not the adapter's. AddressUnavailable
+        (ADDRESS_ALREADY_EXISTS): these two addresses and ports are connected already. AddressUnavailable
+        (TOO_MANY_ADDRESSES): no source port is free (R-PORT-1). Aborted: the peer gave up, or broke a rule of the
+        start-up. RequestCancelled: this connector was closed meanwhile (R-CONN-7).
         """
         with self._lock:
             self._check_usable("connect")
@@ -110,10 +119,12 @@ class Connector(NdkObject):
         outbound_read_limit: int | None = None,
         private_data: bytes = b"",
     ) -> Pending[None]:
-        """As connect, from a shared endpoint's address (NdkConnectWithSharedEndpoint).
+        """As connect, from a shared endpoint's address (NdkConnectWithSharedEndpoint). The connector holds the endpoint until
+        it is closed (R-CONNSE-2).
 
-        The Pending fails as connect's, and with AddressUnavailable (ADDRESS_ALREADY_EXISTS): a connector of this endpoint
-        with the same destination is not closed (R-CONNSE-1).
+        Raises: InvalidParameter: an endpoint of another adapter; as `connect` otherwise.
+        The Pending fails with: AddressUnavailable (ADDRESS_ALREADY_EXISTS): a connector of this endpoint with the same
+        destination is not closed (R-CONNSE-1); as `connect` otherwise.
         """
         if not isinstance(endpoint, SharedEndpoint):
             raise TypeError(
@@ -129,8 +140,12 @@ class Connector(NdkObject):
     def complete_connect(self, *, on_disconnect: DisconnectCallback | None = None) -> Pending[None]:
         """Finish the active side's connect (NdkCompleteConnect, R-COMPCONN): the QP may be used when it is done.
 
-        on_disconnect(connector, Disconnect): called once if the peer disconnects or the connection fails (R-DEV-1).
-        The Pending fails with ConnectionInvalid: nothing to complete; Aborted: the peer gave up meanwhile.
+        on_disconnect(connector, Disconnect): called once, on the callback thread, if the peer disconnects or the
+        connection fails (R-DEV-1); not after this side's own disconnect or close (A-19).
+
+        Raises: TypeError: on_disconnect is a coroutine function. Nothing has changed.
+        The Pending fails with: ConnectionInvalid: there is no answer to complete (R-COMPCONN-1). Aborted: the peer gave up
+        meanwhile. RequestCancelled: this connector was closed meanwhile.
         """
         if on_disconnect is not None:
             check_callback(on_disconnect)
@@ -159,9 +174,15 @@ class Connector(NdkObject):
         """Take the request of a connector that a listener gave (NdkAccept). Done when the connection is up: with the
         peer's ready-to-receive indication, or at once where it sends none (R-IW-4).
 
-        Do not wait for it before the active side can complete: in one thread that would deadlock (R-ACCEPT-3).
-        Arguments and Raises as connect. The Pending fails with Aborted or Refused (the peer gave up or rejected),
-        IoTimeout.
+        Do not wait for it before the active side can complete: in one thread that would deadlock (R-ACCEPT-3). It may be
+        called inside on_connect. Arguments as connect's, private_data of at most max_callee_data octets; on_disconnect as
+        complete_connect's.
+
+        Raises: InvalidState: not an unanswered connector of a listener (R-ACCEPT-1). InvalidState (CONNECTION_ACTIVE): the
+        QP is in use, or has been connected before (R-QP-6). InvalidParameter: a negative limit, or a QP of another
+        adapter. InvalidParameter (INVALID_BUFFER_SIZE): private_data too long (R-PDATA-1). Nothing has changed.
+        The Pending fails with: Aborted: the peer gave up (A-26). Refused: the peer rejected the answer. IoTimeout: the peer
+        did not complete within ready_timeout_s. RequestCancelled: this connector was closed meanwhile.
         """
         if on_disconnect is not None:
             check_callback(on_disconnect)
@@ -196,7 +217,10 @@ class Connector(NdkObject):
         """Refuse: the incoming request, or on the active side the peer's accept (NdkReject, R-REJECT-1, -2).
 
         private_data: at most max_callee_data octets; the active side's cannot travel on iWARP. Afterwards the
-        connector can only be closed. Raises: InvalidState: nothing to refuse. Aborted: the peer has gone already.
+        connector can only be closed (R-REJECT-3).
+
+        Raises: InvalidState: there is nothing to refuse. Aborted: the peer has gone already. InvalidParameter
+        (INVALID_BUFFER_SIZE): private_data too long (R-PDATA-1). Nothing has changed.
         """
         with self._lock:
             self._check_usable("reject")
@@ -219,8 +243,11 @@ class Connector(NdkObject):
         """End gracefully (NdkDisconnect): posted requests go out, then the notice. Done when the peer has disconnected too
         and nothing is under way any more; then everything left is flushed (R-DISC-1 to -4).
 
-        The Pending fails with ConnectionInvalid: not connected; IoTimeout: no answer within disconnect_timeout_s;
-        Aborted: the connection failed.
+        The peer's program has to react to its disconnect event: neither side's disconnect is done before the other's
+        (R-DISC-7).
+
+        The Pending fails with: ConnectionInvalid: not connected (A-14). IoTimeout: no answer within disconnect_timeout_s.
+        Aborted: the connection failed meanwhile. RequestCancelled: this connector was closed meanwhile.
         """
         with self._lock:
             self._check_usable("disconnect")
@@ -237,7 +264,10 @@ class Connector(NdkObject):
 
     @property
     def disconnected(self) -> Pending[Disconnect]:
-        """Done when the disconnect event is due, whether or not a callback was given; fails when this side closes."""
+        """Done when the disconnect event is due, whether or not a callback was given (R-DEV-1).
+
+        The Pending fails with: InvalidHandle: this side has closed the connector.
+        """
         return self._disconnected.pending
 
     # ---- getters
@@ -246,7 +276,9 @@ class Connector(NdkObject):
     def connection_data(self) -> ConnectionData:
         """The peer's private data and the effective read limits (NdkGetConnectionData), kept until the close (A-8).
 
-        Raises: ConnectionInvalid: nothing has come from the peer yet.
+        The active side has it from the end of the connect on, the passive side at once.
+
+        Raises: ConnectionInvalid: nothing has come from the peer yet (R-CDATA-3).
         """
         with self._lock:
             if self._data is None:
@@ -257,12 +289,18 @@ class Connector(NdkObject):
 
     @property
     def local_address(self) -> Address:
-        """Own address and port (R-ADDR-3). Raises ConnectionInvalid before there is one."""
+        """Own address and port (R-ADDR-3).
+
+        Raises: ConnectionInvalid: there is none yet (R-ADDR-4).
+        """
         return self._address("local_address", None if self._stream is None else self._stream.local_address)
 
     @property
     def peer_address(self) -> Address:
-        """The peer's address and port. Raises ConnectionInvalid before there is one."""
+        """The peer's address and port; there inside on_connect already (R-ADDR-3).
+
+        Raises: ConnectionInvalid: there is none yet (R-ADDR-4).
+        """
         return self._address("peer_address", None if self._stream is None else self._stream.peer_address)
 
     # ---- for the adapter, the listener and the QP; lock held

@@ -62,7 +62,9 @@ class Cq(NdkObject):
     def get_results(self, max_results: int | None = None) -> list[Result]:
         """Take up to `max_results` completions, all if left out, oldest first; [] if there is none (NdkGetCqResultsEx).
 
-        Never blocks. Finding none, it looks at the sockets of the queue's connections first.
+        Never blocks (R-GETCQ-1). Finding none, it looks at the sockets of the queue's connections first.
+
+        Raises: InvalidParameter: max_results is negative. Nothing is taken.
         """
         if max_results is not None:
             check_int(f"{self._label} get_results", "max_results", max_results)
@@ -81,7 +83,11 @@ class Cq(NdkObject):
     def arm(self, kind: CqNotify = CqNotify.ANY) -> None:
         """Ask for one notification through `on_notify` and `fileno` (NdkArmCq, R-ARM-1 to -9).
 
-        The callback never runs inside this call. Without a callback and without fileno it has no effect (A-23).
+        kind: what satisfies it (R-ARM-8). A matching result that came since the last notification satisfies it at once
+        (R-ARM-3); a second arm before that widens the first (R-ARM-7). The callback runs on the callback thread, never
+        inside this call (R-ARM-12). Without a callback and without fileno it has no effect (A-23).
+
+        Raises: InvalidParameter: kind is none of CqNotify. Nothing has changed.
         """
         kind = _notify_kind(self._label, "arm", kind)
         with self._lock:
@@ -93,8 +99,9 @@ class Cq(NdkObject):
     def resize(self, depth: int) -> Pending[None]:
         """Change the depth (NdkResizeCq). Nothing is lost, traffic goes on, the arm stays (R-RESIZE-3).
 
-        Raises: InvalidParameter: depth 0 or over max_cq_depth. The Pending fails with BufferOverflow: more entries are
-        present; the queue is unchanged then (R-RESIZE-2).
+        Raises: InvalidParameter: depth 0 or over max_cq_depth (R-CQ-5). Nothing has changed.
+        The Pending fails with: BufferOverflow: more results are present than the new depth; the queue is unchanged
+        (R-RESIZE-2).
         """
         with self._lock:
             self._check_usable("resize")
@@ -113,8 +120,11 @@ class Cq(NdkObject):
         """Delay notifications: at the latest `interval_us` microseconds after the completion that satisfied an arm, or when
         `count` completions have gathered, whichever comes first (NdkControlCqInterruptModeration, R-MOD).
 
-        interval 0, or count 0 or 1: at once. MAXULONG (or a count over the depth): no limit of that kind.
-        Raises: InvalidParameter (INVALID_PARAMETER_MIX): no limit of either kind.
+        interval 0, or count 0 or 1: at once. MAXULONG (or a count over the depth): no limit of that kind. Takes effect for
+        a notification that is being delayed, too (R-MOD-2). Delays no result and no `wait`.
+
+        Raises: InvalidParameter (INVALID_PARAMETER_MIX): no limit of either kind. InvalidParameter: a number outside of 0
+        to MAXULONG. Nothing has changed.
         """
         with self._lock:
             self._check_usable("control_interrupt_moderation")
@@ -137,23 +147,38 @@ class Cq(NdkObject):
         """Block until an entry that matches `kind` is present, then take up to `max_results` of every type.
 
         timeout: seconds; None waits for ever. Touches no arm. Never returns [].
-        Raises: TimeoutError on expiry. BufferOverflow or InternalError: the queue has failed and is empty.
-        InvalidHandle: it is being closed. RuntimeError: in a callback, or under a running event loop.
+
+        Raises: TimeoutError: nothing came in time; it is no NdkError. BufferOverflow: the queue has overrun and is empty
+        (R-CQERR-1). InternalError: the queue has failed otherwise and is empty (R-CQERR-2). InvalidHandle: the queue is
+        being closed (R-CLOSE-6). InvalidParameter: max_results below 1, or kind. RuntimeError: in a callback, or in a
+        thread with a running event loop. Nothing is taken.
         """
         return self._next("wait", max_results, kind).result(timeout)
 
     def next_results(self, *, max_results: int = 64, kind: CqNotify = CqNotify.ANY) -> Pending[list[Result]]:
-        """What `wait` waits for, to be awaited or asked later; takes nothing until somebody does."""
+        """What `wait` waits for, to be awaited or asked later; takes nothing until somebody does.
+
+        Cancelling the task that awaits it loses no result.
+
+        Raises: InvalidParameter: max_results below 1, or kind. InvalidHandle: closed.
+        The Pending fails with: BufferOverflow: the queue has overrun and is empty (R-CQERR-1). InternalError: it has failed
+        otherwise and is empty (R-CQERR-2). InvalidHandle: it is being closed meanwhile.
+        """
         return self._next("next_results", max_results, kind)
 
     def __aiter__(self) -> AsyncIterator[Result]:
-        """One result a step; ends when the queue is closed. A break loses nothing."""
+        """One result a step, in asyncio and trio; ends when the queue is closed. A break loses nothing.
+
+        Raises: BufferOverflow: the queue has overrun and is empty (R-CQERR-1). InternalError: it has failed otherwise.
+        """
         return _Results(self)
 
     def fileno(self) -> int:
         """A descriptor that is readable from an arm's firing until the next get_results() or arm().
 
         For event loops; never read it yourself. It belongs to the queue and is closed with it.
+
+        Raises: InsufficientResources: the process has no descriptor left.
         """
         with self._lock:
             self._check_usable("fileno")

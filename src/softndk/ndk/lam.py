@@ -40,7 +40,9 @@ class LogicalAddressMapping:
     def sges(self, offset: int, length: int, token: LocalToken) -> list[Sge]:
         """SGEs with logical addresses over `length` octets from `offset`, one per page touched (R-WR-9).
 
-        token: the PD's privileged token. Raises: IndexError: outside the mapping. InvalidHandle: released.
+        token: the PD's privileged token.
+
+        Raises: IndexError: outside the mapping. InvalidHandle: released.
         """
         if self._released:
             raise InvalidHandle("LogicalAddressMapping sges: released [INVALID_HANDLE]")
@@ -61,7 +63,10 @@ class LogicalAddressMapping:
         return found
 
     def release(self) -> None:
-        """Give the mapping back (NdkReleaseLAM); the buffer is left as it is (R-LAM-9). Again: nothing happens."""
+        """Give the mapping back (NdkReleaseLAM); the buffer is left as it is (R-LAM-9). Again: nothing happens.
+
+        The program sees to it that every request that uses the mapping has completed (R-LAM-10).
+        """
         with self._context.runtime.lock:
             if not self._released:
                 self._released = True

@@ -57,7 +57,10 @@ class Listener(NdkObject):
 
     @property
     def local_address(self) -> Address:
-        """Address and port, useful after asking for port 0 (R-ADDR-2). Raises InvalidState: not listening."""
+        """Address and port, useful after asking for port 0 (R-ADDR-2).
+
+        Raises: InvalidState: not listening (R-ADDR-4).
+        """
         if self._address is None:
             raise InvalidState(f"{self._label} local_address: not listening [INVALID_DEVICE_STATE, R-ADDR-4]")
         return self._address
@@ -66,15 +69,21 @@ class Listener(NdkObject):
         """Listen at `address` (NdkListen): one of the adapter's, or the wildcard for all of that family (A-22). Port 0:
         one from 49152 to 65535 is picked.
 
-        Raises: InvalidParameter: not numeric. InvalidState: listening already (R-LISTEN-3).
-        The Pending fails with AddressUnavailable: in use, not the adapter's, no port free.
+        Raises: InvalidParameter: the address is not numeric. InvalidState: listening already (R-LISTEN-3). Nothing has
+        changed.
+        The Pending fails with: AddressUnavailable (SHARING_VIOLATION): the address is in use, or held by objects that are
+        not closed (R-EP-2). AddressUnavailable (INVALID_ADDRESS): not one of the adapter's. AddressUnavailable
+        (TOO_MANY_ADDRESSES): port 0, and none is free (R-PORT-1). InsufficientResources: no descriptor is left.
         """
         with self._lock:
             self._check_usable("listen")
             return self._listen(address)
 
     def control_connect_events(self, *, pause: bool) -> None:
-        """Pause: further requests are refused as if nobody listened; or take them again (NdkControlConnectEvents)."""
+        """Pause: further requests are refused as if nobody listened; or take them again (NdkControlConnectEvents).
+
+        Requests that have been handed out are not affected (R-PAUSE-3). Legal before `listen`, too.
+        """
         with self._lock:
             self._check_usable("control_connect_events")
             self._paused = pause
@@ -84,8 +93,11 @@ class Listener(NdkObject):
     def next_request(self) -> Pending[Connector]:
         """The next connection request, where no `on_connect` was given.
 
-        While one such Pending is unfinished every call returns that same one. Cancelling it takes nothing.
+        While one such Pending is unfinished every call returns that same one. Cancelling it takes nothing. Legal before
+        `listen`, too.
+
         Raises: InvalidState: requests go to on_connect.
+        The Pending fails with: InvalidHandle: the listener is being closed.
         """
         with self._lock:
             self._check_usable("next_request")
@@ -98,7 +110,7 @@ class Listener(NdkObject):
             return pending
 
     def __iter__(self) -> Iterator[Connector]:
-        """Connectors as they come, until the listener is closed."""
+        """Connectors as they come, for threads; ends when the listener is closed."""
         while not self._closing:
             try:
                 yield self._line.call_one(0).result()
@@ -106,7 +118,7 @@ class Listener(NdkObject):
                 return
 
     async def __aiter__(self) -> AsyncIterator[Connector]:
-        """Connectors as they come, until the listener is closed."""
+        """Connectors as they come, in asyncio and trio; ends when the listener is closed."""
         while not self._closing:
             try:
                 connector = await self._line.call_one(0)
@@ -115,7 +127,10 @@ class Listener(NdkObject):
             yield connector
 
     def fileno(self) -> int:
-        """A descriptor that is readable while a request waits for next_request. Never read it yourself."""
+        """A descriptor that is readable while a request waits for next_request. For event loops; never read it yourself.
+
+        Raises: InsufficientResources: the process has no descriptor left.
+        """
         with self._lock:
             self._check_usable("fileno")
             if self._alarm is None:

@@ -42,27 +42,43 @@ class Mr(NdkObject):
 
     @property
     def address(self) -> int:
-        """Number of the region's first octet. Raises InvalidState before it is registered."""
+        """Number of the region's first octet: an index, not a pointer (R-REGMR-3). Of a fast-register region: what the last
+        posted fast register gave it (R-TOK-2).
+
+        Raises: InvalidState: it is not registered.
+        """
         return self._range("address")[0]
 
     @property
     def length(self) -> int:
-        """Length in octets. Raises InvalidState before it is registered."""
+        """Length in octets.
+
+        Raises: InvalidState: it is not registered.
+        """
         return self._range("length")[1]
 
     @property
     def local_token(self) -> LocalToken:
-        """Token for SGEs; valid after register or initialize_fast_register (R-TOK-1). Raises InvalidState before."""
+        """Token for SGEs; there after register or initialize_fast_register (R-TOK-1). Never honoured from the wire.
+
+        Raises: InvalidState: it is not there yet, or not any more.
+        """
         return LocalToken(self._token("local_token", self._region.local))
 
     @property
     def remote_token(self) -> RemoteToken:
-        """Token to send to the peer (R-TOK-2, -3). Raises InvalidState before it is there."""
+        """Token to send to the peer (R-TOK-3); what it allows is what `register` or `fast_register` was told. New with each
+        registration; the same for the life of a fast-register region (A-7).
+
+        Raises: InvalidState: it is not there yet, or not any more.
+        """
         return RemoteToken(self._token("remote_token", self._region.remote))
 
     @property
     def view(self) -> memoryview:
         """The region's octets, writable if the buffer is. Holds the buffer itself, beyond deregistration too.
+
+        Sees what a peer writes, while it writes.
 
         Raises: InvalidState: not registered, or a chain of several buffers.
         """
@@ -78,7 +94,7 @@ class Mr(NdkObject):
     def __getitem__(self, index: slice) -> Sge:
         """``mr[a:b]``: an SGE over octets a to b of the region. Nothing is clipped.
 
-        Raises: IndexError: a step, a negative or an outside bound. InvalidState: not registered.
+        Raises: IndexError: a step, a negative or an outside bound. InvalidState: not registered. TypeError: no slice.
         """
         if not isinstance(index, slice):
             raise TypeError(f"{self._label}[...]: give a slice of octets, like mr[0:64]")
@@ -97,9 +113,12 @@ class Mr(NdkObject):
     def register(self, buffer: Memory | Mdl, flags: int, *, length: int | None = None) -> Pending[None]:
         """Register memory (NdkRegisterMr): its first `length` octets, all if left out. Makes new tokens (R-REGMR-6).
 
-        The buffer's export is held until deregistration or close. flags: MrFlag.
-        Raises: InvalidParameter: not contiguous, zero length, over max_registration_size, read-only with a write right,
-        unknown flags. InvalidState: registered already, or made for fast registers (R-MR-1). Nothing has changed then.
+        The buffer's export is held until deregistration or close: Python does not let it be resized. flags: MrFlag;
+        a remote right opens the region to every connected peer of the PD that has the token (A-13). length: octets.
+
+        Raises: InvalidParameter: not a buffer or not contiguous (R-REGMR-4), a length that is not 1 to the buffer's and
+        max_registration_size (A-24), a write right over a read-only buffer, or unknown flags (R-REGMR-5). InvalidState
+        (INVALID_DEVICE_REQUEST): registered already (R-REGMR-7), or made for fast registers (R-MR-1). Nothing has changed.
         """
         with self._lock:
             self._check_usable("register")
@@ -108,7 +127,10 @@ class Mr(NdkObject):
     def deregister(self) -> Pending[None]:
         """End the registration: neither token works any more, the buffer is free (NdkDeregisterMr, R-DEREG-2).
 
-        Raises: InvalidState: not registered, a fast-register region, or windows bound (DEVICE_BUSY).
+        The region may be registered again (R-DEREG-3).
+
+        Raises: InvalidState (INVALID_DEVICE_REQUEST): not registered, or a fast-register region (R-DEREG-1). InvalidState
+        (DEVICE_BUSY): windows are bound to it (R-INVAL-4). Nothing has changed.
         """
         with self._lock:
             self._check_usable("deregister")
@@ -121,8 +143,12 @@ class Mr(NdkObject):
     def initialize_fast_register(self, page_count: int, allow_remote_access: bool) -> Pending[None]:
         """Prepare for fast registers of up to `page_count` pages (NdkInitializeFastRegisterMr, R-FRINIT).
 
-        Raises: InvalidState: a normal region, or registered now. The Pending fails with InvalidParameter
-        (IMPLEMENTATION_LIMIT) when the page count is not supported.
+        allow_remote_access: fast registers may give the peer rights (R-FRINIT-3). Again while invalid: replaces both, the
+        tokens stay (A-17).
+
+        Raises: InvalidState (INVALID_DEVICE_REQUEST): a normal region (R-MR-1), or registered now. Nothing has changed.
+        The Pending fails with: InvalidParameter (IMPLEMENTATION_LIMIT): page_count is not 1 to frmr_page_count
+        (R-FRINIT-2).
         """
         with self._lock:
             self._check_usable("initialize_fast_register")

@@ -65,7 +65,10 @@ class NdkObject:
 
     @property
     def name(self) -> str:
-        """Shown in reprs, errors and traces; "qp3" unless set."""
+        """Shown in reprs, errors and traces; "qp3" unless set. What is set is shown behind it.
+
+        Raises: TypeError: no str.
+        """
         return self._name
 
     @name.setter
@@ -99,7 +102,10 @@ class NdkObject:
         """Close the object (NdkCloseXxx). Never fails; a second call returns the same Pending.
 
         Pends while something that depends on the object is open, or a callback of it runs (R-CLOSE-1, -2, -5).
-        on_done: called on the callback thread when closed; what this object depended on stays until it has returned.
+        on_done: called on the callback thread when closed; what this object depended on stays until it has returned. From
+        the call on the object's other methods raise InvalidHandle (R-CLOSE-6) and no event callback of it starts.
+
+        Raises: TypeError: on_done is a coroutine function.
         """
         if on_done is not None:
             check_callback(on_done)
@@ -111,7 +117,10 @@ class NdkObject:
             return self._close()
 
     def query_extension(self, interface_id: UUID, version: NdkVersion) -> Any:
-        """NdkQueryExtension: no extension exists. Raises NotSupported (R-EXT-1)."""
+        """NdkQueryExtension: no extension exists.
+
+        Raises: NotSupported: always (R-EXT-1).
+        """
         raise NotSupported(f"{self._label} query_extension: {interface_id} is unknown here [NOT_SUPPORTED, R-EXT-1]")
 
     def __enter__(self) -> Self:

@@ -34,7 +34,10 @@ class Pd(NdkObject):
 
     @property
     def privileged_token(self) -> LocalToken:
-        """Token for SGEs with logical addresses of build_lam: local read and write, never remote (R-PRIV-1 to -3)."""
+        """Token for SGEs with logical addresses of build_lam: local read and write, never remote (R-PRIV-1 to -3).
+
+        The same for the life of the PD. Read sinks may use it (R-PRIV-4).
+        """
         with self._lock:
             self._check_usable("privileged_token")
             if self._privileged is None:
@@ -51,7 +54,9 @@ class Pd(NdkObject):
         """Create and register in one step.
 
         flags: MrFlag; left out: local write if the buffer is writable, else local read; never a remote right.
-        The buffer's export is held until deregistration or close. Raises: as Mr.register; nothing is left then.
+        The buffer's export is held until deregistration or close.
+
+        Raises: as Mr.register. Nothing is left.
         """
         if flags is None:
             writable = not (
@@ -90,7 +95,12 @@ class Pd(NdkObject):
     ) -> Qp:
         """A queue pair (NdkCreateQp). Depths in requests outstanding; inline_data_size in octets.
 
-        Raises: InvalidParameter: a value above its limit in AdapterInfo (names the limit), or a CQ of another adapter.
+        receive_cq, initiator_cq: where its results go; may be the same (R-QP-3). max_receive_sge, max_initiator_sge: of
+        one request. context: comes back in each result as qp_context. A depth of 0 makes a queue that takes nothing. None
+        of it can be changed later (R-QP-2).
+
+        Raises: InvalidParameter: a value above its limit in AdapterInfo (names the limit), or a CQ of another adapter
+        (R-QP-5). Nothing is made.
         """
         return self._create_qp(
             "create_qp",
@@ -119,6 +129,8 @@ class Pd(NdkObject):
         """A queue pair whose receives come from `srq`, an SRQ of this PD (NdkCreateQpWithSrq). Arguments as create_qp.
 
         A message that finds the SRQ empty is held back, in TCP, until a receive is posted (R-SRQ-3).
+
+        Raises: InvalidParameter: an SRQ of another PD (R-QP-5); as `create_qp` otherwise. Nothing is made.
         """
         if not isinstance(srq, Srq):
             raise TypeError(f"{self._label} create_qp_with_srq: {type(srq).__name__} is not an Srq")
@@ -144,9 +156,11 @@ class Pd(NdkObject):
         on_notify: Callable[[Srq, Status], object] | None = None,
     ) -> Srq:
         """A shared receive queue for `depth` receives (NdkCreateSrq). on_notify(srq, status): called once when fewer than
-        notify_threshold receives are queued after there were more (R-SRQ-1, A-12); 0: never.
+        notify_threshold receives are queued after there were more (R-SRQ-1, A-12); 0: never. max_receive_sge: of one
+        receive.
 
-        Raises: InvalidParameter: over max_srq_depth or max_receive_request_sge.
+        Raises: InvalidParameter: depth 0 or over max_srq_depth, or max_receive_sge over max_receive_request_sge.
+        TypeError: on_notify is a coroutine function. Nothing is made.
         """
         if on_notify is not None:
             check_callback(on_notify)

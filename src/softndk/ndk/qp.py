@@ -111,7 +111,7 @@ class Qp(NdkObject):
 
     @property
     def context(self) -> Any:
-        """What create_qp was given; comes back in results as qp_context."""
+        """What create_qp was given (QPContext); comes back in results as qp_context. May be set at any time."""
         return self._pair.context
 
     @context.setter
@@ -120,7 +120,7 @@ class Qp(NdkObject):
 
     @property
     def connector(self) -> "Connector | None":
-        """The connector this QP is or was last used with."""
+        """The connector this QP is or was last used with; None before the first connect or accept."""
         return self._connector
 
     # ---- requests
@@ -131,11 +131,18 @@ class Qp(NdkObject):
         sgl: SGEs, gathered in order; [] sends an empty message. A bytes-like object is sent inline: copied now.
         With OpFlag.INLINE tokens are not looked at, the SGE limit does not apply and the data is copied before the
         call returns; at most inline_data_size octets (R-WR-10). Otherwise the memory belongs to the NIC until the
-        result. flags: SILENT_SUCCESS, READ_FENCE, SEND_AND_SOLICIT_EVENT, INLINE, DEFER.
+        result. flags: SILENT_SUCCESS, READ_FENCE, SEND_AND_SOLICIT_EVENT, INLINE, DEFER. context: any object; comes back
+        as `request_context`.
 
-        Raises: ConnectionInvalid: not connected. DataOverrun: too many SGEs. BufferOverflow: more octets than
-        max_transfer_length, or inline than inline_data_size. QueueFull. InvalidParameter: flags.
-        Nothing is posted then, and no result follows (R-COMP-1).
+        Raises: ConnectionInvalid: not connected (R-WR-3), or a CQ of this QP has failed (R-CQERR-4). DataOverrun: more
+        SGEs than max_initiator_sge (R-WR-6). BufferOverflow: more octets than max_transfer_length (R-WR-7), or inline
+        than inline_data_size (R-WR-10). QueueFull: initiator_queue_depth requests are unfinished (R-WR-8).
+        InvalidParameter: a flag that this request does not have (R-FLAG-3), an SGE whose numbers are out of range, or
+        inline octets that lie in no region. Nothing is posted, and no result follows (R-COMP-1). What was deferred before
+        is started (R-DEFER-3).
+        Results: SUCCESS: TCP has taken the octets; the memory may be used again (R-COMP-7). ACCESS_VIOLATION: an SGE was
+        not valid when the request's turn came (R-WR-15), or the peer's NIC refused this or an earlier request for a token
+        or right (A-4). REMOTE_RESOURCES: the peer's NIC refused it for another reason. CANCELLED: flushed (R-FLUSH-1).
         """
         self._post(self._send_request, "send", flags, sgl, context, None)
 
@@ -147,6 +154,9 @@ class Qp(NdkObject):
         The peer's receive completes as RECEIVE_AND_INVALIDATE with the token, which is dead by then. A token that is
         not valid there, or not to be invalidated, makes the peer end the connection (R-SENDINV-2). Our own result has
         type SEND (R-SENDINV-4). remote_token: a 32-bit number as the peer gave it. All else, flags included, as `send`.
+
+        Raises: InvalidParameter: remote_token is not a number of 32 bits; as `send` otherwise.
+        Results: as `send`
         """
         self._post(self._send_request, "send_and_invalidate", flags, sgl, context, remote_token)
 
@@ -162,8 +172,11 @@ class Qp(NdkObject):
         """Store into the peer's memory (NdkWrite, R-WRITE). Nothing completes there; a refusal shows as the end of the
         connection, usually after this request has completed (A-4).
 
-        remote_address: 64-bit, as the peer numbers its memory. sgl, inline data and failures as `send`.
-        flags: SILENT_SUCCESS, READ_FENCE, INLINE, DEFER.
+        remote_address: 64-bit, as the peer numbers its memory. sgl and inline data as `send`; an empty write is legal and
+        checks no token (R-MEM-4). flags: SILENT_SUCCESS, READ_FENCE, INLINE, DEFER.
+
+        Raises: InvalidParameter: remote_address is not a number of 64 bits, or remote_token of 32; as `send` otherwise.
+        Results: as `send`
         """
         self._post(self._write_request, "write", flags, sgl, context, remote_address, remote_token)
 
@@ -175,7 +188,15 @@ class Qp(NdkObject):
         The sink needs local write only. At most the effective outbound read limit are in progress; a further one
         waits at the head of the queue (R-READ-4). flags: SILENT_SUCCESS, READ_FENCE, RDMA_READ_LOCAL_INVALIDATE (the
         first SGE's fast-register token is dead when the read has succeeded, R-READ-5), DEFER.
-        Raises: as `send`; InvalidState: the connection's outbound read limit is 0 (R-LIM-4).
+
+        Raises: InvalidState (INVALID_DEVICE_REQUEST): the connection's outbound read limit is 0 (R-LIM-4), or
+        RDMA_READ_LOCAL_INVALIDATE without a fast-register region in the first SGE (R-READ-5). DataOverrun: more SGEs than
+        the adapter's max_read_request_sge (R-WR-6). InvalidParameter: inline data, or a number out of range; as `send`
+        otherwise.
+        Results: SUCCESS: the octets are here (R-COMP-7). ACCESS_VIOLATION: the sink has no local write or is gone
+        (R-WR-15), or the peer refused its token or right (A-4). REMOTE_RESOURCES: beyond the peer's memory, or another
+        refusal of its NIC (A-4). INVALID_DEVICE_REQUEST: the local invalidation found windows bound to the region
+        (R-INVAL-4). INTERNAL_ERROR: the peer's answer broke a rule of the wire. CANCELLED: flushed (R-FLUSH-1).
         """
         self._post(self._read_request, "read", flags, sgl, context, remote_address, remote_token)
 
@@ -192,9 +213,16 @@ class Qp(NdkObject):
         """Put a window on `length` octets of a region from `address`; left out: the whole region (NdkBind, R-BIND).
 
         flags: ALLOW_REMOTE_READ and/or ALLOW_REMOTE_WRITE (the latter needs local write on the region); SILENT_SUCCESS,
-        READ_FENCE, DEFER. The window's token may be sent right behind the bind (R-WR-14).
-        Raises: AccessViolation: range or right that the region does not have, as far as it is known now. InvalidState:
-        bound already. InvalidParameter: no right asked, zero length, or objects of another PD. As `send` otherwise.
+        READ_FENCE, DEFER. The window's token may be sent right behind the bind (R-WR-14). Windows may overlap and have
+        different rights (R-BIND-5). address: as `mr.address` numbers the region, 64-bit; length in octets.
+
+        Raises: AccessViolation: a range or right that the region does not have, or a region that is not valid, as far as
+        it is known now (R-BIND-1, R-BIND-2, A-6). InvalidState (INVALID_DEVICE_REQUEST): bound already (R-BIND-5), or a
+        region without a range yet. InvalidParameter: no right asked (R-BIND-1), a length that is not 1 to max_window_size
+        (A-24), a flag that bind does not have, or objects of another PD (A-13). ConnectionInvalid: not connected
+        (R-WR-3). QueueFull. Nothing is posted.
+        Results: SUCCESS: the window is valid. ACCESS_VIOLATION: as above, found when its turn came (A-6).
+        INVALID_DEVICE_REQUEST: bound already when its turn came. CANCELLED: flushed; the window is as it was.
         """
         self._post(self._bind_request, "bind", flags, mr, context, mw, address, length)
 
@@ -213,25 +241,47 @@ class Qp(NdkObject):
         are taken where left out.
 
         base_address: number of the first octet, fbo + n * PAGE_SIZE. flags: ALLOW_REMOTE_READ, ALLOW_LOCAL_WRITE,
-        ALLOW_REMOTE_WRITE, RDMA_READ_SINK (accepted, not needed); SILENT_SUCCESS, READ_FENCE, DEFER.
-        Raises: AccessViolation: remote right on a region initialised without. InvalidParameter: pages not from
-        build_lam, more than initialised, octets outside the mapped buffer, or a bad base_address. As `send` otherwise.
+        ALLOW_REMOTE_WRITE, RDMA_READ_SINK (accepted, not needed); SILENT_SUCCESS, READ_FENCE, DEFER. fbo, length: octets.
+        Once the call has returned the region has its address, and its token may be sent behind it (R-TOK-2).
+
+        Raises: AccessViolation: a remote right on a region that was initialised without (R-FRINIT-3). InvalidState
+        (INVALID_DEVICE_REQUEST): not initialised, or registered now and nothing queued can change that (R-FREG-6).
+        InvalidParameter: pages that are not from build_lam or more than initialised (R-FREG-2), fbo or length outside of
+        them (R-FREG-3), base_address not fbo + n * PAGE_SIZE (R-FREG-4), a write right over a read-only buffer, a flag
+        that it does not have, or a region of another PD (A-13). ConnectionInvalid: not connected (R-WR-3). QueueFull.
+        Nothing is posted.
+        Results: SUCCESS: the region is valid. INVALID_DEVICE_REQUEST: registered already when its turn came (R-FREG-6).
+        CANCELLED: flushed; the region is as it was.
         """
         self._post(self._fast_register_request, "fast_register", flags, mr, context, pages, fbo, length, base_address)
 
     def invalidate(self, target: Mr | Mw, *, flags: int = 0, context: Any = None) -> None:
         """Make a window or a fast-register region unusable (NdkInvalidate, R-INV).
 
-        A peer that uses the token afterwards loses the connection. flags: SILENT_SUCCESS, READ_FENCE, DEFER.
-        Raises: InvalidState: invalid already, the peer's invalidation included, and nothing queued can change that; the
-        connection is unharmed (A-9). InvalidParameter: a normal region (use deregister). As `send` otherwise.
+        A peer that uses the token afterwards loses the connection. flags: SILENT_SUCCESS, READ_FENCE, DEFER. The memory
+        may be freed when the request has completed, not when it is posted (R-INV-6).
+
+        Raises: InvalidState (INVALID_DEVICE_REQUEST): invalid already, the peer's invalidation included, and nothing
+        queued can change that; the connection is unharmed (A-9), or a region with windows bound (R-INVAL-4).
+        InvalidParameter: a normal region, which is deregistered (R-INV-2), a flag that it does not have, or an object of
+        another PD (A-13). ConnectionInvalid: not connected (R-WR-3). QueueFull. Nothing is posted.
+        Results: SUCCESS: the token is dead. INVALID_DEVICE_REQUEST: invalid already, or windows bound, when its turn came;
+        the connection ends (A-9). CANCELLED: flushed; the object is as it was.
         """
         self._post(self._invalidate_request, "invalidate", flags, target, context)
 
     def receive(self, sgl: Sgl, *, context: Any = None) -> None:
         """Post a buffer for one message (NdkReceive, R-RECV). Legal before connecting too (R-WR-3).
 
-        Raises: DataOverrun: more SGEs than max_receive_sge. QueueFull. ConnectionInvalid: its CQ has failed.
+        sgl: where the message goes, in order; needs local write. The memory belongs to the NIC until the result.
+
+        Raises: DataOverrun: more SGEs than max_receive_sge (R-WR-6). BufferOverflow: more octets than
+        max_transfer_length (R-WR-7). QueueFull: receive_queue_depth receives are unfinished (R-WR-8). InvalidParameter:
+        inline data, or an SGE whose numbers are out of range. InvalidState (INVALID_DEVICE_REQUEST): the QP has an SRQ
+        (R-QP-4). ConnectionInvalid: a CQ of this QP has failed (R-CQERR-4). Nothing is posted.
+        Results: SUCCESS: the whole message is here, of `bytes_transferred` octets (R-RECV-3). BUFFER_OVERFLOW: the message
+        was longer than the receive (A-5). ACCESS_VIOLATION: the memory has no local write, or is gone (R-WR-15).
+        INVALID_DEVICE_REQUEST: the message asked to invalidate what may not be (R-SENDINV-2). CANCELLED: flushed.
         """
         with self._lock:
             self._check_usable("receive")
@@ -250,7 +300,9 @@ class Qp(NdkObject):
     def flush(self) -> None:
         """Cancel everything that is pending (NdkFlush, R-FLUSH). Returns before the results have been taken.
 
-        On a connected QP the connection is aborted with it, and later posts succeed and are cancelled (A-3).
+        Each pending request completes as CANCELLED, silent ones too (R-COMP-2); what has finished keeps its status
+        (R-FLUSH-7). On a connected QP the connection is aborted with it, and later posts succeed and are cancelled (A-3).
+        Receives that wait in an SRQ stay there (R-FLUSH-8).
         """
         with self._lock:
             self._check_usable("flush")

@@ -51,7 +51,13 @@ class Srq(NdkObject):
         """Post a buffer for one message of any of the QPs (NdkSrqReceive, R-RECV). Its result comes to the receive CQ of
         the QP on which the message arrived, with that QP's context (R-RES-1).
 
-        Raises: DataOverrun: more SGEs than max_receive_sge. QueueFull. InternalError: the SRQ has failed.
+        A message that was held back for want of a receive goes on with it (R-SRQ-3). The memory belongs to the NIC until
+        the result.
+
+        Raises: DataOverrun: more SGEs than max_receive_sge (R-WR-6). BufferOverflow: more octets than
+        max_transfer_length (R-WR-7). QueueFull: depth receives are queued (R-WR-8). InvalidParameter: inline data, or an
+        SGE whose numbers are out of range. InternalError: the SRQ has failed (R-CQERR-5). Nothing is posted.
+        Results: as Qp.receive. A receive that no message has taken has no result: no flush reaches it (R-FLUSH-8).
         """
         with self._lock:
             self._check_usable("receive")
@@ -68,8 +74,9 @@ class Srq(NdkObject):
         """New depth and threshold; 0 keeps either (NdkModifySrq, R-MODSRQ). A threshold arms the notification, which
         fires at once if fewer receives are queued.
 
-        Raises: InvalidParameter: depth over max_srq_depth. The Pending fails with BufferOverflow: more receives are
-        queued than the new depth; nothing has changed then.
+        Raises: InvalidParameter: depth over max_srq_depth, or a negative number. Nothing has changed.
+        The Pending fails with: BufferOverflow: more receives are queued than the new depth; nothing has changed
+        (R-MODSRQ-1).
         """
         with self._lock:
             self._check_usable("modify")

@@ -1,4 +1,4 @@
-"""Makes docs/reference/api.md: every public name and every public member, one line each, from the docstrings.
+"""Makes docs/reference/api.md: every public name, and the members of those that have no page of their own.
 
 Run: ``python -m scripts.docs.api_reference`` from the project's root; ``--check`` only compares.
 """
@@ -15,6 +15,7 @@ from typing import Any
 import softndk
 import softndk.testing
 from scripts.docs.generated import Page, first_sentence, table
+from scripts.docs.ndkpi import objects
 
 PLAIN_NAMES = {  # what has no docstring at run time
     "Address": "A numeric IPv4 or IPv6 address (with %scope where needed) and a port; nothing is ever resolved",
@@ -79,8 +80,8 @@ def parts() -> dict[str, str]:
     others = tuple(name for name in rest if name not in errors)
     text = []
     for title, names in (*GROUPS, *([("Others", others)] if others else []), ("Errors", errors)):
-        text += [f"## {title}", table(("Name", "What it is"), [(f"`{name}`", _line(name)) for name in names])]
-        for name in names:
+        text += [f"## {title}", table(("Name", "What it is"), [(_link(name), _line(name)) for name in names])]
+        for name in filter(lambda name: name not in PAGES, names):
             rows = [] if _is_error(name) and name != "NdkError" else list(_members(getattr(softndk, name)))
             if rows:
                 text += [f"### {name}", table(("Member", "What it does"), rows)]
@@ -90,6 +91,11 @@ def parts() -> dict[str, str]:
 
 
 TESTING = softndk.testing.__all__
+PAGES = {item.cls.__name__: item.page for item in objects().values()} | {"NdkObject": "object", "Pending": "object"}
+
+
+def _link(name: str) -> str:
+    return f"[`{name}`](objects/{PAGES[name]}.md)" if name in PAGES else f"`{name}`"
 
 
 def _is_error(name: str) -> bool:

@@ -14,6 +14,7 @@ from scripts.docs import (
     object_reference,
     rules_reference,
     state_diagram,
+    supported_reference,
 )
 from scripts.docs.generated import Generated
 
@@ -26,6 +27,7 @@ PAGES: tuple[Generated, ...] = (
     cli_reference.PAGE,
     limits_reference.PAGE,
     rules_reference.PAGE,
+    supported_reference.PAGE,
 )
 
 if __name__ == "__main__":

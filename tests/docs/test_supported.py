@@ -1,67 +1,68 @@
-"""The page of supported features agrees with the package: what it calls there is there."""
+"""The page of supported features: complete, and what it lists by hand agrees with the package."""
 
 import re
 
 import pytest
 
 import softndk
-from tests.docs.markdown_pages import ROOT
+from scripts.docs.marks import KINDS, SOURCE, decisions_named, marks
+from scripts.docs.ndkpi import all_entries
+from scripts.docs.supported_reference import PAGE, QUESTIONS
+from softndk.conformance.rules import Kind, all_rules
 
-PAGE = ROOT / "docs" / "reference" / "supported.md"
-TEXT = PAGE.read_text(encoding="utf-8")
-ROWS = [
-    [cell.strip() for cell in line.strip("|").split("|")]
-    for line in TEXT.splitlines()
-    if re.match(r"\| (Open|Close|Ndk|OID_)\w+", line) and line.count("|") == 5
-]
+TEXT = PAGE.current()
 
 
-def test_the_table_has_all_functions_of_ndkpi() -> None:
-    assert len(ROWS) >= 57
-    assert len({row[0] for row in ROWS}) == len(ROWS)
+def section(title: str) -> str:
+    return TEXT.partition(f"## {title}\n")[2].partition("\n## ")[0]
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
-def test_a_function_is_there_if_the_page_says_so(row: list[str]) -> None:
-    _, python, state, remark = row
-    assert state in ("yes", "partly", "no")
-    if state == "no":
-        assert not python
-        return
-    found: object = softndk
-    for name in python.strip("`").split("."):
-        found = getattr(found, name)
-    assert state == "yes" or remark, "partly: in what?"
+def test_the_page_has_every_function_of_ndkpi() -> None:
+    rows = re.findall(r"^\| ((?:Open|Close|Ndk|OID_)[\w, ]+) \|", section("Function by function"), re.MULTILINE)
+    assert rows == [entry.name for entry in all_entries()]
 
 
-def test_no_member_of_an_object_is_missing_from_the_table() -> None:
-    told = {row[1].strip("`") for row in ROWS} | CONVENIENCES
-    for name in ("Adapter", "Pd", "Mr", "Mw", "Qp", "Srq", "Cq", "Connector", "Listener", "SharedEndpoint"):
-        public = {f"{name}.{member}" for member in vars(getattr(softndk, name)) if not member.startswith("_")}
-        assert public <= told, f"not in the table of {PAGE.name}: {sorted(public - told)}"
+def test_the_page_has_every_topic_with_all_its_rules_accounted_for() -> None:
+    rows = re.findall(
+        r"^\| (?:\[([^\]]+)\]\([^)]*\)|all) \| (\d+) \| (\d+) \| (.*) \|$", section("Topic by topic"), re.MULTILINE
+    )
+    assert [row[0] for row in rows[:-1]] == list(dict.fromkeys(rule.topic for rule in all_rules().values()))
+    for topic, rules, proved, reasons in rows:
+        assert int(rules) == int(proved) + sum(map(int, re.findall(r": (\d+)", reasons))), topic
+        assert "not proved" not in reasons, topic
+    assert sum(int(row[1]) for row in rows[:-1]) == int(rows[-1][1]) == len(all_rules())
 
 
-CONVENIENCES = {  # what Python adds
-    "Adapter.connect",
-    "Adapter.datapath",
-    "Adapter.listen",
-    "Adapter.open_objects",
-    "Connector.disconnected",
-    "Cq.depth",
-    "Cq.fileno",
-    "Cq.next_results",
-    "Cq.status",
-    "Cq.wait",
-    "Listener.fileno",
-    "Listener.next_request",
-    "Mr.address",
-    "Mr.length",
-    "Mr.view",
-    "Pd.register_mr",
-    "Qp.connector",
-    "Qp.context",
-    "Srq.depth",
-}
+def test_the_page_has_every_rule_that_has_no_form_here() -> None:
+    for rule in all_rules().values():
+        if rule.kind in (Kind.NOT_IN_PYTHON, Kind.KERNEL_ONLY):
+            assert f"| {rule.name} |" in section("Topic by topic")
+
+
+def test_every_mark_of_the_code_is_found_and_on_the_page() -> None:
+    """Counted in the plain text of the files, so that no mark hides from the reader of docstrings and comments."""
+    found = marks()
+    for kind in KINDS:
+        written = sum(
+            len(re.findall(rf"(?<![\w\"']){kind}: ", file.read_text(encoding="utf-8"))) for file in SOURCE.rglob("*.py")
+        )
+        assert written == sum(mark.kind == kind for mark in found)
+    shown = section("Deviations") + section("Choices")
+    for mark in found:
+        assert mark.text[1:].replace("|", "\\|") in shown, mark
+        assert set(mark.rules) <= all_rules().keys(), mark
+
+
+def test_every_rule_without_a_form_in_python_is_a_deviation_or_says_why() -> None:
+    for rule in all_rules().values():
+        assert rule.kind is Kind.TESTABLE or rule.why, rule.name
+
+
+def test_every_point_left_open_has_a_question_and_an_answer() -> None:
+    points = {name for name in all_rules() if name.startswith("A-")}
+    assert points == QUESTIONS.keys()
+    assert decisions_named().keys() <= points
+    assert re.findall(r"^\| (A-\d+) \|", section("Choices"), re.MULTILINE) == list(QUESTIONS)
 
 
 def test_reserved_names_are_refused_as_the_page_says() -> None:
@@ -70,22 +71,3 @@ def test_reserved_names_are_refused_as_the_page_says() -> None:
             softndk.open_adapter(transport=transport)
     with pytest.raises(softndk.NotSupported):
         softndk.open_adapter(network=object())
-
-
-def test_every_point_left_open_that_the_code_names_is_on_the_page() -> None:
-    names = {
-        name
-        for file in (ROOT / "src" / "softndk").rglob("*.py")
-        for name in re.findall(r"\bA-\d+\b", file.read_text(encoding="utf-8"))
-    }
-    told = set(re.findall(r"^\| (A-\d+) \|", TEXT, re.MULTILINE))
-    assert names <= told, f"{PAGE.name} does not explain {sorted(names - told)}"
-
-
-def test_every_deviation_that_the_code_marks_is_on_the_page() -> None:
-    """The mark is followed by a rule's name in the same paragraph, and the page has a row with that name."""
-    section = TEXT.partition("## Deviations")[2].partition("\n## ")[0]
-    for file in (ROOT / "src" / "softndk").rglob("*.py"):
-        for paragraph in re.findall(r"Deviation:(.+?)(?:\n\s*\n|\"\"\")", file.read_text(encoding="utf-8"), re.DOTALL):
-            rules = re.findall(r"R-[A-Z]+-\d+", paragraph)
-            assert any(rule in section for rule in rules), f"{file.name}: Deviation:{paragraph}"

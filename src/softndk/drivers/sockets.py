@@ -102,7 +102,10 @@ def reserve(address: Address) -> socket.socket:
 
 def choose_port_late(sock: socket.socket) -> None:
     """Have the system pick the source port when it connects: then only the pair of addresses must be new, and ports
-    that rest after earlier connections can be used again. From 49152 to 65535, where it can (Linux 6.3).
+    that rest after earlier connections can be used again.
+
+    Deviation: it is a port from 49152 to 65535 (R-PORT-1) on Linux from 6.3 on; elsewhere one from the range that the
+    system uses, which it tells nobody how to change.
     """
     if sys.platform == "linux":
         with suppress(OSError):

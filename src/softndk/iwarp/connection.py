@@ -220,7 +220,11 @@ class Connection:
     # ---- user verbs
 
     def accept(self, private_data: bytes, ird: int, ord_limit: int, now: float) -> None:
-        """Passive side: answer the offered Request; `bind` first."""
+        """Passive side: answer the offered Request; `bind` first.
+
+        Choice: MPA has no message for the end of the active side's connect. The accept is complete with the
+        ready-to-receive indication; where none was agreed, when the Reply is on its way (R-IW-4).
+        """
         self._learn(now)
         assert self._responder is not None
         reply, self.negotiated = self._responder.accept(private_data, ird=ird, ord=ord_limit)
@@ -265,7 +269,10 @@ class Connection:
         self._advance_disconnect()
 
     def close(self, now: float) -> None:
-        """The program has closed the connector: like close(2), no events any more (R-CLOSE-10)."""
+        """The program has closed the connector: like close(2), no events any more (R-CLOSE-10).
+
+        Choice: what has completed still goes out, then FIN, so the peer sees a graceful end and not an abort (R-CLOSE-10).
+        """
         self._learn(now)
         if self.state is State.OFFERED:
             self.reject(b"", now)

@@ -42,7 +42,10 @@ _HEADERS: Final = ddp.UNTAGGED_HEADER + rdmap.READ_REQUEST_LENGTH
 
 
 class OutstandingRead:
-    """One of our reads on the wire. `sink_stag` is a private token that names only this read (R-SINK-6).
+    """One of our reads on the wire.
+
+    Choice: a Read Request carries `sink_stag`, a token made for this one read that names no memory. So a sink needs local
+    write only and may have several SGEs (R-SINK-6).
 
     `request` is None for the zero-length read that serves as ready-to-receive indication.
     """

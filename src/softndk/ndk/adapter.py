@@ -1,4 +1,13 @@
-"""Adapter (NDK_ADAPTER): the root of all objects."""
+"""Adapter (NDK_ADAPTER): the root of all objects.
+
+Deviation: create calls return the object and never pend; there is no out parameter and no completion callback
+(R-CREATE-1, R-CREATE-3).
+
+Deviation: values have their size. query_info, connection_data, build_lam and the addresses take and tell no buffer sizes
+(R-QINFO-2, R-CDATA-1, R-LAM-8, R-ADDR-1).
+
+Deviation: CQs and SRQs take no affinity; NDKPI lets a provider ignore it (R-CQ-3).
+"""
 
 import errno
 import os

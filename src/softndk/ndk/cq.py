@@ -2,6 +2,8 @@
 
 Two things stay apart: the arm (`arm`, told to `on_notify` and `fileno`), and the line of waiters (`wait`,
 `next_results`, `async for`). Neither touches the other.
+
+Deviation: one form of record, that of NdkGetCqResultsEx; it serves both (R-GETCQ-2, R-GETCQ-3).
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable

@@ -394,6 +394,10 @@ class _Source:
 
 
 def _refuse(sock: socket.socket) -> None:
-    """As if nobody listened: a reset, as near to a refused connection as an accepted one can come (R-PAUSE-1)."""
+    """As if nobody listened.
+
+    Deviation: TCP is accepted and reset at once (R-PAUSE-1). A listening socket cannot be silent for a while; the peer sees
+    a refused connection or a reset.
+    """
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
     sock.close()

@@ -2,6 +2,11 @@
 
 `antecedents` must outlive an object, `successors` depend on it. A close pends while a successor is open, a request or
 callback of the object is unfinished, or a successor's close callback has not returned (R-CLOSE-2).
+
+Deviation: requests and closes return a `Pending`, which serves threads, tasks and callbacks; nobody has to give a
+completion callback (R-ASYNC-2).
+
+Deviation: the close of an adapter does not block; it returns a `Pending`, and leaving a `with` block waits (R-CLOSE-7).
 """
 
 import threading

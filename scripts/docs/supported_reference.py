@@ -1,8 +1,8 @@
 """Makes the tables of docs/reference/supported.md: what of NDKPI is supported, topic by topic and function by function.
 
 Functions come from ndkpi.toml, flags from a queue pair that is asked, rules and decisions from
-softndk.conformance.rules, proofs from the tests, deviations and choices from the code's marks. Run: ``python -m scripts.docs.supported_reference`` from the
-project's root; ``--check`` only compares.
+softndk.conformance.rules, proofs from the tests, deviations and choices from the code's marks.
+Run: ``python -m scripts.docs.supported_reference`` from the project's root; ``--check`` only compares.
 """
 
 import sys
@@ -67,8 +67,8 @@ def parts() -> dict[str, str]:
 def _summary() -> str:
     entries = [entry for item in objects().values() for entry in item.entries]
     states = Counter(entry.state for entry in entries)
-    kinds = Counter(rule.kind for rule in all_rules().values())
-    proved = sum(bool(proofs().tests.get(rule.name)) for rule in all_rules().values())
+    rules = list(all_rules().values())
+    reasons = sum(rule.kind is not Kind.TESTABLE and not _proved([rule]) for rule in rules)
     rows = [
         (
             "entries of the dispatch tables",
@@ -77,8 +77,8 @@ def _summary() -> str:
         ),
         (
             "rules",
-            len(all_rules()),
-            f"{proved} proved by tests, {len(all_rules()) - kinds[Kind.TESTABLE]} with a reason why no test can",
+            len(rules),
+            f"{_proved(rules)} proved by tests, {reasons} with a reason why no test can",
         ),
         ("decisions where NDKPI is open", sum(name in QUESTIONS for name in all_rules()), "[listed below](#choices)"),
         ("deviations", sum(mark.kind == "Deviation" for mark in marks()), "[listed below](#deviations)"),
@@ -154,7 +154,7 @@ def _proved(rules: list[Rule]) -> int:
 
 
 def _why_not(rules: list[Rule]) -> str:
-    kinds = Counter(rule.kind.value for rule in rules if rule.kind is not Kind.TESTABLE)
+    kinds = Counter(rule.kind.value for rule in rules if rule.kind is not Kind.TESTABLE and not _proved([rule]))
     unproved = [rule.name for rule in rules if rule.kind is Kind.TESTABLE and not proofs().tests.get(rule.name)]
     told = [f"{kind}: {count}" for kind, count in sorted(kinds.items())]
     return ", ".join([*told, *([f"**not proved: {', '.join(unproved)}**"] if unproved else [])])

@@ -71,7 +71,7 @@ RESTS = (
     begun = time.monotonic()
     while time.monotonic() - begun < 1.0:
         time.sleep(0.05)
-    print("busy" if time.process_time() - before > 0.5 else "at rest")
+    print("busy" if time.process_time() - before > 0.1 else "at rest")
     for fd in held:
         os.close(fd)
     question.settimeout(PATIENCE_S)

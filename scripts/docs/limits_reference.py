@@ -32,6 +32,7 @@ SETTING_REASONS = {
     "stall_timeout_s": "a peer that stops inside an FPDU holds memory and a descriptor",
     "keepalive_s": "a dead and idle peer sends nothing, so only TCP's probes find it",
     "max_pending_requests": "requests that nobody accepts hold memory and a descriptor each",
+    "max_pending_requests_per_address": "half of max_pending_requests, as max_handshakes_per_address",
     "max_handshakes": "bounds what clients that connect and stay silent can hold",
     "max_handshakes_per_address": "half of max_handshakes: one address that floods leaves places for the others",
     "max_inbound_read_limit": "each read of the peer that waits for its answer costs a small record; the adapter's"
@@ -206,7 +207,7 @@ _UNITS = (
     (r"_depth$", "entries"),
     (r"_limit$", "reads"),
     (r"_page_count$", "pages"),
-    (r"^max_pending_requests$", "requests"),
+    (r"^max_pending_requests", "requests"),
     (r"^max_handshakes", "connections"),
     (r"_count$", "objects"),
 )

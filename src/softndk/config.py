@@ -38,6 +38,7 @@ class IwarpConfig(TransportConfig):
     user_timeout_s: how long sent data may stay unacknowledged, or unsent because the peer does not read, before TCP gives
         up; 0 leaves it to the system. A peer may hold back for long (an empty SRQ, R-SRQ-3), hence 0.
     max_pending_requests: connection requests waiting for accept or reject, per listener; further ones are refused.
+    max_pending_requests_per_address: the same from one source address; further ones of that address are refused.
     max_handshakes: TCP connections per listener whose MPA request is not complete; further ones are closed.
     max_handshakes_per_address: the same from one source address; further ones of that address are closed.
     send_buffer: octets made ready for the socket ahead of what it has taken, per connection.
@@ -70,7 +71,8 @@ class IwarpConfig(TransportConfig):
     stall_timeout_s: float = 30.0
     keepalive_s: float = 30.0
     user_timeout_s: float = 0.0
-    max_pending_requests: int = 128
+    max_pending_requests: int = 256
+    max_pending_requests_per_address: int = 128
     max_handshakes: int = 256
     max_handshakes_per_address: int = 128
     send_buffer: int = 256 * 1024
@@ -119,6 +121,7 @@ _MOST_READS: Final = 0x3FFE
 _READ_LIMITS: Final = ("max_inbound_read_limit", "max_outbound_read_limit")
 _COUNTS: Final = (
     "max_pending_requests",
+    "max_pending_requests_per_address",
     "max_handshakes",
     "max_handshakes_per_address",
     "max_connector_count",

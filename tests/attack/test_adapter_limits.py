@@ -20,7 +20,7 @@ from softndk import (
     open_adapter,
 )
 from softndk.testing import pair
-from tests.attack.attack_tools import PATIENCE_S, furnish, hung_up_on, mpa_request, raw_client, reply_on, until
+from tests.attack.attack_tools import PATIENCE_S, furnish, hung_up_on, mpa_request, raw_client, reply_on, reset, until
 from tests.ndk.raw_peer import raw_client as raw_initiator
 
 MAKERS: dict[str, Callable[[Adapter], NdkObject]] = {
@@ -120,6 +120,37 @@ class TestHandshakesPerAddress:
             silent[1].close()
             until(lambda: not listener._handshakes)
             assert listener._handshakes_of == {}
+
+
+class TestRequestsPerAddress:
+    def test_one_address_cannot_fill_the_queue(self) -> None:
+        config = IwarpConfig(max_pending_requests=8, max_pending_requests_per_address=2)
+        with open_adapter(config=config) as adapter:
+            listener = adapter.listen()
+            asking = [raw_client(listener.local_address, mpa_request(b"many")) for _ in range(2)]
+            until(lambda: len(listener._requests) == 2)
+            with raw_client(listener.local_address, mpa_request()) as third:
+                assert reply_on(third).reject
+            assert adapter.query_statistics().refused_connections == 1
+            with raw_client(listener.local_address, mpa_request(b"neighbour"), source="127.0.0.2"):
+                until(lambda: len(listener._requests) == 3)
+                for waiting in (b"many", b"many", b"neighbour"):
+                    connector = listener.next_request().result(PATIENCE_S)
+                    assert connector.connection_data.private_data == waiting
+                    connector.reject()
+            with raw_client(listener.local_address, mpa_request(b"again")):
+                assert listener.next_request().result(PATIENCE_S).connection_data.private_data == b"again"
+            for sock in asking:
+                sock.close()
+
+    def test_requests_of_one_address_that_has_gone_make_room(self) -> None:
+        config = IwarpConfig(max_pending_requests=8, max_pending_requests_per_address=1)
+        with open_adapter(config=config) as adapter:
+            listener = adapter.listen()
+            reset(raw_client(listener.local_address, mpa_request(b"gone")))
+            until(lambda: adapter.query_statistics().connect_failure == 1)
+            with raw_client(listener.local_address, mpa_request(b"alive")):
+                assert listener.next_request().result(PATIENCE_S).connection_data.private_data == b"alive"
 
 
 class TestCounters:

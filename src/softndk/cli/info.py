@@ -71,6 +71,7 @@ CONFIG_ROWS: Final = {
     "keepalive_s": _Row("s", "idle time before TCP probes; 0: never"),
     "user_timeout_s": _Row("s", "sent data unacknowledged or unread; 0: the system's limit"),
     "max_pending_requests": _Row("requests", "unanswered, per listener"),
+    "max_pending_requests_per_address": _Row("requests", "of these, from one source address"),
     "max_handshakes": _Row("connections", "without a complete MPA request, per listener"),
     "max_handshakes_per_address": _Row("connections", "of these, from one source address"),
     "send_buffer": _Row("octets", "made ready ahead of the socket, per connection"),

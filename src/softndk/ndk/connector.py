@@ -359,6 +359,11 @@ class Connector(NdkObject):
     def _unanswered(self) -> bool:
         return self._core is not None and self._core.state is State.OFFERED
 
+    def _comes_from(self, host: str) -> bool:
+        return (
+            self._stream is not None and self._stream.peer_address is not None and self._stream.peer_address[0] == host
+        )
+
     def _connect(
         self,
         qp: Qp,

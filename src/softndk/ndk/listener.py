@@ -238,6 +238,8 @@ class Listener(NdkObject):
             why = "it takes no connections now"
         elif self._is_full():
             why = f"{len(self._unanswered)} requests are unanswered, limit max_pending_requests"
+        elif self._is_full_for(stream):
+            why = "too many of its address are unanswered, limit max_pending_requests_per_address"
         elif not self._context.has_room(ObjectType.CONNECTOR):
             why = "as many connectors as max_connector_count allows are open"
         if why:
@@ -261,13 +263,27 @@ class Listener(NdkObject):
     def _is_full(self) -> bool:
         """Whether max_pending_requests wait for the program. Peers that have gone meanwhile make room."""
         limit = self._context.config.max_pending_requests
-        if len(self._unanswered) < limit:
-            return False
+        if len(self._unanswered) >= limit:
+            self._forget_answered()
+        return len(self._unanswered) >= limit
+
+    def _is_full_for(self, stream: TcpStream) -> bool:
+        """Whether max_pending_requests_per_address of the stream's source wait for the program."""
+        limit = self._context.config.max_pending_requests_per_address
+        if len(self._unanswered) >= limit and self._waiting_from(stream) >= limit:
+            self._forget_answered()
+            return self._waiting_from(stream) >= limit
+        return False
+
+    def _waiting_from(self, stream: TcpStream) -> int:
+        assert stream.peer_address is not None
+        return sum(item._comes_from(stream.peer_address[0]) for item in self._unanswered)
+
+    def _forget_answered(self) -> None:
         for connector in [item for item in self._requests if not item._unanswered]:
             self._requests.remove(connector)
             connector._close()
         self._unanswered = WeakSet(item for item in self._unanswered if item._unanswered or item in self._untold)
-        return len(self._unanswered) >= limit
 
     def _tell(self, connector: Connector) -> None:
         """On the callback thread: the program's callback; if it raises, an unanswered request is rejected."""

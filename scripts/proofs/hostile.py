@@ -153,6 +153,7 @@ def attack(
         fullest["most_handshakes"] = max(fullest.get("most_handshakes", 0), now["handshakes"])
     newcomers.stop.set()
     ended = time.monotonic()
+    fullest["cpu_in_all_s"] = server.ask()["cpu_s"]
     for process in attackers:
         process.end()
     outcomes: dict[str, Counter[str]] = {}
@@ -289,8 +290,8 @@ def show(found: dict[str, Any], options: argparse.Namespace) -> None:
     print(
         f"  at most {most} connections and start-ups at a time; {grown / max(1, most) / 1024:.1f} KiB resident for each"
     )
-    used = reports["during"]["cpu_s"] - reports["before"]["cpu_s"]
-    print(f"  {used:.1f} s of CPU from the first of these to the second")
+    used = reports["during"]["cpu_in_all_s"] - reports["before"]["cpu_s"]
+    print(f"  {used:.1f} s of CPU during the attack of {found['seconds']:.0f} s")
     counted = reports["end"]["statistics"]
     print("  counted:", ", ".join(f"{counted[name]:,} {name}" for name in COUNTERS))
     total = sum(sum(ways.values()) for ways in outcomes.values())

@@ -51,9 +51,9 @@ class Attacker:
 
 
 def roles(count: int) -> list[str]:
-    """The kinds of `count` attackers, every kind at least once."""
-    found = [name for name, kind in KINDS.items() for _ in range(max(1, round(kind.per_thousand * count / 1000)))]
-    return found[:count] if len(found) >= count else found + ["established silent"] * (count - len(found))
+    """The kinds of `count` attackers, or of a few more where that is too few for every kind."""
+    whole = sum(kind.weight for kind in KINDS.values())
+    return [name for name, kind in KINDS.items() for _ in range(max(1, round(kind.weight * count / whole)))]
 
 
 def main() -> None:

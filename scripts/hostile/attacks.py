@@ -1,7 +1,7 @@
 """Kinds of attack: what one hostile connection does. Each runs in a thread of its own until the other side ends it.
 
-`KINDS` says how many connections of each kind there are in a thousand, from which address they come, and how long one
-rests before it comes again.
+`KINDS` says how many connections of each kind there are beside the others, from which address they come, and how long
+one rests before it comes again.
 """
 
 import random
@@ -21,10 +21,10 @@ SLOW_STARTERS: Final = "127.0.0.2"
 
 
 class Kind(NamedTuple):
-    """One kind of attack. `per_thousand`: how many such connections; `rest_s`: before the next attempt."""
+    """One kind of attack. `weight`: how many such connections in about 1,600; `rest_s`: before the next attempt."""
 
     attack: Callable[[Peer, random.Random], None]
-    per_thousand: int
+    weight: int
     rest_s: float = 1.0
     source: str = "127.0.0.3"
 
@@ -253,7 +253,7 @@ KINDS: Final = {
     "connect and reset": Kind(connect_and_reset, 10, 0.2),
     "connect and close": Kind(connect_and_close, 10, 0.2),
     "never ready": Kind(never_ready, 60),
-    "established silent": Kind(established_silent, 240),
+    "established silent": Kind(established_silent, 840),
     "reader that never reads": Kind(reader_that_never_reads, 80),
     "greedy reader": Kind(greedy_reader, 2),
     "flood of empty writes": Kind(flood_of_empty_writes, 3),

@@ -1,6 +1,6 @@
 """More than a thousand hostile connections beside one good one that moves data all the time.
 
-Usage: hostile.py [--connections N] [--seconds S] [--processes P] [--seed N] [--json]   (1400, 30, 4, random).
+Usage: hostile.py [--connections N] [--seconds S] [--processes P] [--seed N] [--json]   (1600, 30, 4, random).
 Prints the good connection's rate before, during and after the attack, what the server held, and how each kind of attack
 was answered. Meanwhile newcomers connect from another address. Exit status 1 if anything of the good connection was
 wrong or stood still for long, if a newcomer was turned away, if the server printed anything (a traceback above all),
@@ -176,7 +176,7 @@ def settled(server: Process, connections: int) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--connections", type=int, default=1400)
+    parser.add_argument("--connections", type=int, default=1600)
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--seed", type=int, default=random.randrange(10_000))

@@ -15,11 +15,12 @@ __all__ = ["Mark", "decisions_named", "marks"]
 
 SOURCE: Final = ROOT / "src" / "softndk"
 KINDS: Final = ("Deviation", "Choice")
+_RULE: Final = r"\b(?:(?:R-[A-Z]+|A)-\d+|RFC \d+(?: \d+(?:\.\d+)*)?)\b"
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One mark. `text`: what it says, on one line. `rules`: the rules that it names."""
+    """One mark. `text`: what it says, on one line. `rules`: the rules and sections of RFCs that it names."""
 
     kind: str
     text: str
@@ -33,13 +34,12 @@ def marks() -> list[Mark]:
     for file in sorted(SOURCE.rglob("*.py")):
         module = ".".join(file.relative_to(SOURCE.parent).with_suffix("").parts)
         for paragraph in _paragraphs(file):
-            begin = re.match(rf"({'|'.join(KINDS)}): (.+)", paragraph)
-            if begin is None:
-                continue
-            rules = tuple(re.findall(r"\b(?:R-[A-Z]+|A)-\d+\b", begin[2]))
-            if not rules:
-                raise ValueError(f"{module}: a mark that names no rule: {paragraph}")
-            found.append(Mark(begin[1], begin[2], module, rules))
+            _, *pieces = re.split(rf"(?:^|(?<=[.;)] ))({'|'.join(KINDS)}): ", paragraph)
+            for kind, text in zip(pieces[::2], pieces[1::2], strict=True):
+                rules = tuple(re.findall(_RULE, text))
+                if not rules:
+                    raise ValueError(f"{module}: a mark that names no rule and no RFC: {paragraph}")
+                found.append(Mark(kind, text.strip(), module, rules))
     return found
 
 

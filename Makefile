@@ -2,12 +2,14 @@
 #
 # VENV    the environment to make and use (.venv)
 # PYTHON  the Python to make it with (default: the first that is 3.11 or newer)
-# MINUTES how long `make model` goes on (20)
+# MINUTES how long `make model` goes on (20), or `make fuzz`
+# SECONDS how long `make fuzz` goes on (60), if no MINUTES are given
 # ARGS    more arguments for pytest: make test ARGS="-k framing -x"
 
 VENV ?= .venv
 PYTHON ?=
 MINUTES ?= 20
+SECONDS ?= 60
 ARGS ?=
 
 RUN := $(VENV)/bin/python -m
@@ -17,7 +19,7 @@ PROOFS := $(sort $(wildcard scripts/proofs/*.py))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo test rules mutants model lint types cov interop proofs clean
+.PHONY: help setup demo test rules mutants model lint types cov fuzz interop proofs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +58,10 @@ model: $(READY) ## compare two ends with the model of NDKPI's rules, in memory a
 	$(RUN) pytest $(ARGS) tests/model
 	$(RUN) tests.model.machine --minutes $(MINUTES)
 
+fuzz: $(READY) ## throw octets at the protocol core, guided by its coverage, for SECONDS=60 or MINUTES; see docs/howto/fuzz.md
+	$(RUN) pip install --quiet --editable '.[fuzz]'
+	$(RUN) fuzz run $(if $(filter file,$(origin MINUTES)),--seconds $(SECONDS),--minutes $(MINUTES))
+
 interop: $(READY) ## run programs of a Linux guest with soft-iWARP under QEMU against softndk; builds the guest once
 	$(VENV)/bin/python -c 'from scripts.interop import common, image; image.build(common.Progress())'
 	$(RUN) pytest -m interop --timeout 600 $(ARGS) tests/interop
@@ -66,5 +72,5 @@ proofs: $(READY) ## run the slow tests, then every script in scripts/proofs/
 
 clean: ## remove everything that these targets made
 	rm -rf $(VENV) build dist .coverage .coverage.* coverage.json htmlcov
-	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -377,10 +377,10 @@ class Judge:
             return
         read = self.reads[0]
         broken = frozenset({"INTERNAL_ERROR"})
-        if (payload or read.length) and stag != read.sink_stag:
+        if payload and stag != read.sink_stag:
             self._end("Read Response, STag", ulpdu, (1, 1, 0), victim=read.context, statuses=broken)
             return
-        wrong_place = (payload or read.length) and to != read.received
+        wrong_place = payload and to != read.received
         end = read.received + len(payload)
         if wrong_place or end > read.length or (last and end != read.length):
             self._end("Read Response, bounds", ulpdu, (1, 1, 1), victim=read.context, statuses=broken)

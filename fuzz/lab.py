@@ -13,7 +13,7 @@ from fuzz.octets import REPLY_KEY, REQUEST_KEY, fpdu, startup_frame, tagged, unt
 from softndk.config import IwarpConfig
 from softndk.datapath import open_datapath
 from softndk.flags import LocalToken
-from softndk.iwarp.connection import Connection
+from softndk.iwarp.connection import READ_MOST, Connection
 from softndk.iwarp.events import Event, Finish
 from softndk.iwarp.negotiation import Initiator
 from softndk.iwarp.stream import Stream, StreamParameters
@@ -239,6 +239,7 @@ class End:
         chunk = bytearray(octets)
         self.core.receive_data(memoryview(chunk), self.now)
         chunk[:] = b"\xdd" * len(chunk)
+        assert 0 < self.core.read_size() <= READ_MOST, "octets to read at once"
         self.collect()
 
     def take_all(self) -> bytes:

@@ -6,6 +6,7 @@ END: when to stop, in seconds since 1970 (imports take their time, under coverag
 """
 
 import random
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -55,7 +56,9 @@ def main(arguments: list[str]) -> None:
 
         return mutate(data, rng, target.operations, other)[:longest]
 
-    options = [arguments[0], *arguments[4:]]
+    # libFuzzer calls itself for a merge: what it takes for its program is put in front of its own options, in a shell.
+    itself = shlex.join([sys.executable, "-m", "fuzz.worker", target.name, arguments[2], "0"])
+    options = [itself, *arguments[4:]]
     end = float(arguments[3])
     if end:
         options.append(f"-max_total_time={max(1, round(end - time.time()))}")

@@ -94,7 +94,10 @@ class _Run:
         self.ird, self.ord = _LIMITS[head[2] % len(_LIMITS)], _LIMITS[head[3] % len(_LIMITS)]
         self.limits = (_LIMITS[head[4] % len(_LIMITS)], _LIMITS[head[5] % len(_LIMITS)])
         """What the passive side's program accepts with."""
-        config = IwarpConfig(crc=self.crc, markers=self.markers, mpa_revision=self.revision)
+        self.falls_back = bool(modes & 32) and self.active and self.revision == 2
+        config = IwarpConfig(
+            crc=self.crc, markers=self.markers, mpa_revision=self.revision, fallback_revision_1=self.falls_back
+        )
         self.adapter = Adapter()
         self.end = End(self.adapter, "starter", config, active=self.active, limits=(self.ird, self.ord), shared=False)
         if self.active:
@@ -121,6 +124,12 @@ class _Run:
         """What the octets so far must have led to: "frame", "failed"."""
         self.fin = False
         self.over = False
+        self.connect()
+
+    def connect(self) -> None:
+        """TCP comes up, perhaps for the second time."""
+        self.end.sent.clear()
+        self.fin = False
         self.end.core.connected(self.end.now, 1460)
         self.pump()
         if self.active:
@@ -348,6 +357,9 @@ class _Run:
         if not self.offer or self.revision == 1:
             assert all(ulpdu[1] & 15 == 7 for ulpdu in ulpdus), "FPDUs that nobody asked for"
             return
+        if not ulpdus:
+            assert self.end.core.is_over, "connected without an indication"
+            return  # the peer's Terminate had come already
         first = ulpdus[0]
         allowed = self.offer & reply.options
         if first[1] & 15 == 0:
@@ -380,6 +392,14 @@ class _Run:
         before = len(self.end.events)
         self.end.core.receive_eof(self.end.now)
         self.end.collect()
+        if self.falls_back and not self.got and not self.over:
+            assert self.end.core.finish() is Finish.RECONNECT, "revision 1 is not tried"
+            assert len(self.end.events) == before, "an event before the second attempt"
+            self.falls_back = False
+            self.revision = 1
+            self.connect()
+            return
+        assert self.end.core.finish() is not Finish.RECONNECT, "a third attempt"
         if self.answered is None and not self.over:
             refused = self.active and self.outcome is None
             self.failed(self.end.events[before:], Refused if refused else Aborted)
@@ -428,6 +448,8 @@ class _Run:
         if core.finish() is Finish.SHUTDOWN and not self.fin:
             self.fin = True
             core.receive_eof(self.end.now)
+        elif core.finish() is Finish.RECONNECT:
+            self.connect()
         else:
             core.close(self.end.now)
         self.end.collect()
@@ -452,4 +474,6 @@ def seeds() -> Sequence[bytes]:
         found.append(join([modes], [Record(FRAME, 2, 3 << 8, good, 3), Record(FIN)]))
         found.append(join([modes], [frame, Record(FLIP, 0, 150)]))
         found.append(join([modes | 8], [Record(FRAME, 1, 0x0140, 0, 8), Record(ANSWER), Record(FPDU, 1)]))
+    fin = Record(FIN)
+    found += [join([33], [fin, Record(FRAME, 3, 0x0140, 0, 4), Record(ANSWER)]), join([33], [fin, fin])]
     return found

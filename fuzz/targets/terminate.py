@@ -25,12 +25,17 @@ def check(data: bytes) -> None:
 
 def _parse(body: bytes | bytearray | memoryview) -> None:
     flags = body[2] if len(body) > 2 else 0
+    lenient = Terminate.parse_leniently(body)
+    if len(body) >= 4:
+        assert {lenient.layer, lenient.etype} == {body[0] >> 4, body[0] & 15}, "layer and type of what is cut off"
+        assert lenient.code == body[1], "code of what is cut off"
     try:
         message = Terminate.parse(body)
     except WireError as error:
         assert len(body) < MAX_BODY or flags & 0x24, f"a body of {len(body)} octets is too short: {error}"
         return
     assert len(body) >= 4, "read from nothing"
+    assert lenient == message, "read leniently to something else"
     assert {body[0] >> 4, body[0] & 15} == {message.layer, message.etype}, "layer and type"
     assert message.code == body[1], "code"
     given = message.ddp_header + message.read_header

@@ -43,7 +43,12 @@ def finish(cq: Cq, count: int) -> None:
 def main() -> None:
     port = int(sys.argv[1])
     ended = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+
+    def watch() -> None:
+        sys.stdin.read()
+        ended.set()
+
+    threading.Thread(target=watch, daemon=True).start()
     with open_adapter() as adapter:
         pd, cq = adapter.create_pd(), adapter.create_cq(64)
         qp = pd.create_qp(cq, cq, receive_queue_depth=4, initiator_queue_depth=8)

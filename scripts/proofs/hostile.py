@@ -55,7 +55,7 @@ class Process:
     def line(self) -> str:
         line = self.stdout.readline()
         if not line:
-            raise SystemExit(f"a process has ended early, status {self.process.wait()}: {self.process.args}")
+            raise SystemExit(f"a process has ended early, status {self.process.wait()}: {self.process.args!r}")
         return line
 
     def ask(self) -> dict[str, Any]:

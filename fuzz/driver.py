@@ -18,6 +18,7 @@ from typing import Final
 
 from fuzz import corpus
 from fuzz.records import mutate
+from fuzz.signatures import signature
 from fuzz.targets import TARGETS, Target
 
 __all__ = ["Outcome", "keep", "run", "show_table"]
@@ -101,7 +102,7 @@ def _watch(command: Sequence[str], outcome: Outcome, known: Path, begun: float, 
     """Run one worker to its end; True: it has found something new and may be started again."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *_inherited_path()])}
     told = time.monotonic()
-    signature, executions, tail = "", 0, list[str]()
+    finding, executions, tail = "", 0, list[str]()
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -109,9 +110,9 @@ def _watch(command: Sequence[str], outcome: Outcome, known: Path, begun: float, 
         for line in process.stderr:
             tail = [*tail[-40:], line]
             if line.startswith("FINDING "):
-                signature = line.removeprefix("FINDING ").strip()
+                finding = line.removeprefix("FINDING ").strip()
             elif match := _ARTIFACT.search(line):
-                text = signature or _native_signature(tail)
+                text = finding or _native_signature(tail)
                 outcome.findings.append((text, Path(match[1])))
                 print(f"   {outcome.target:10} FINDING: {text}", flush=True)
                 with known.open("a", encoding="utf-8") as file:
@@ -165,7 +166,7 @@ def _unguided(target: Target, seconds: float, seed: int, work: Path) -> Outcome:
         try:
             target.check(data[: target.longest])
         except Exception as error:
-            text = _signature(error)
+            text = signature(error)
             if text not in known:
                 known.add(text)
                 path = work / "findings" / f"{target.name}-{corpus.name_of(data)}"
@@ -175,17 +176,6 @@ def _unguided(target: Target, seconds: float, seed: int, work: Path) -> Outcome:
                 print(f"   {target.name:10} FINDING: {text}", flush=True)
     outcome.seconds = time.monotonic() - begun
     return outcome
-
-
-def _signature(error: BaseException) -> str:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = "nowhere"
-    if trace is not None:
-        code = trace.tb_frame.f_code
-        place = f"{Path(code.co_filename).name}:{code.co_name}:{trace.tb_lineno}"
-    return f"{type(error).__name__} at {place}"
 
 
 def _scramble(data: bytes, rng: random.Random) -> bytes:

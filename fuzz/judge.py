@@ -106,6 +106,8 @@ class Judge:
     responses: deque[Response] = field(default_factory=deque)
     taken: list[tuple[str, int, int | None]] = field(default_factory=list)
     """Receives that are complete: context, octets, token taken away."""
+    solicited: int = 0
+    """How many of these asked for an event."""
     done_reads: list[str] = field(default_factory=list)
     frames: int = 0
     waiting: bytes | None = None
@@ -305,6 +307,7 @@ class Judge:
         self._send_msn = (self._send_msn + 1) % (1 << 32)
         self.receives.popleft()
         self.taken.append((receive.context, end, token))
+        self.solicited += opcode in (5, 6)
 
     def _take_away(self, stag: int, receive: Receive, ulpdu: bytes) -> bool:
         memory = self.tokens.get(stag)

@@ -12,7 +12,7 @@ from fuzz.judge import Memory
 from fuzz.octets import REPLY_KEY, REQUEST_KEY, fpdu, startup_frame, tagged, untagged
 from softndk.config import IwarpConfig
 from softndk.datapath import open_datapath
-from softndk.flags import LocalToken
+from softndk.flags import CqNotify, LocalToken
 from softndk.iwarp.connection import READ_MOST, Connection
 from softndk.iwarp.events import Event, Finish
 from softndk.iwarp.negotiation import Initiator
@@ -64,7 +64,9 @@ class Adapter:
         self.arena = bytearray(_FILL)
         self.pd = ProtectionDomain("pd")
         other = ProtectionDomain("other")
-        self.receive_ring = CompletionRing(4096, _ignore, _nothing)
+        self._told = 0
+        self.receive_ring = CompletionRing(4096, self._tell, _nothing)
+        self.receive_ring.arm(CqNotify.SOLICITED)
         self.initiator_ring = CompletionRing(4096, _ignore, _nothing)
         self.memories: dict[str, Memory] = {}
         self.tokens: dict[int, Memory] = {}
@@ -134,6 +136,16 @@ class Adapter:
         self.named += [unbound.stag]
         self.named[:0] = [memory.stag for memory in self.memories.values() if memory.remote]
         self.named += [memory.stag for memory in self.memories.values() if not memory.remote]
+
+    def _tell(self, status: Status) -> None:
+        self._told += 1
+
+    def told_solicited(self) -> bool:
+        """Whether the receive CQ, armed for solicited completions, has told since the last look; it is armed again."""
+        told, self._told = bool(self._told), 0
+        if told:
+            self.receive_ring.arm(CqNotify.SOLICITED)
+        return told
 
     def receives_of(self, name: str) -> list[Result]:
         """Results of one connection's receives that nobody has taken yet; the others stay for their owner."""

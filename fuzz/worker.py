@@ -10,7 +10,6 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from types import TracebackType
 
 import atheris
 
@@ -19,20 +18,8 @@ _NOT_TESTED = [f"softndk.{name}" for name in ("conformance", "drivers", "ndk", "
 
 with atheris.instrument_imports(include=["softndk"], exclude=_NOT_TESTED):
     from fuzz.records import mutate
+    from fuzz.signatures import signature
     from fuzz.targets import TARGETS, Target
-
-__all__ = ["signature"]
-
-
-def signature(error: BaseException) -> str:
-    """What makes two failures the same finding: class, and where it was raised."""
-    trace: TracebackType | None = error.__traceback__
-    place = "nowhere"
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        place = f"{Path(code.co_filename).name}:{code.co_name}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return f"{type(error).__name__} at {place}"
 
 
 def main(arguments: list[str]) -> None:

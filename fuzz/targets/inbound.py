@@ -101,6 +101,8 @@ class _Run:
         self.failed: dict[str, str] = {}
         self.finished: list[str] = []
         self.terminate: bytes | None = None
+        self.delivered = self.end.core.traffic[2]
+        self.told_solicited = 0
         self.disconnecting = False
         self.peer_fin = False
         self.lost = False
@@ -149,6 +151,7 @@ class _Run:
             at += len(piece)
             self.judge.feed(piece)
             self.end.give(piece)
+            self.delivered += len(piece)
             if pump:
                 self.pump()
             self.compare()
@@ -271,14 +274,13 @@ class _Run:
         self.end.collect()
         self.take_results()
         judge.refuse_reads = core.finish() is Finish.SHUTDOWN and not core.is_over
-        if self.loose:
-            if core.is_over and judge.ending is None:
-                judge.ending = Ending(LEFT_OPEN)
-            return
         assert self.adapter.arena == judge.arena, _difference(self.adapter.arena, judge.arena)
         assert self.seen_receives == judge.taken, f"receives: {self.seen_receives}, due: {judge.taken}"
         reads = [context for context in self.finished if context.startswith("read")]
         assert reads == judge.done_reads, f"reads: {reads}, due: {judge.done_reads}"
+        assert core.traffic[2] == self.delivered, f"{core.traffic[2]} octets received, {self.delivered} were sent"
+        if self.loose and core.is_over and judge.ending is None:
+            judge.ending = Ending(LEFT_OPEN)
         what = "nothing" if judge.ending is None else judge.ending.what
         assert core.is_over == (judge.ending is not None), f"state {core.state} after {what}"
         if judge.ending is None:
@@ -299,6 +301,7 @@ class _Run:
                 assert deframer.inside_fpdu == bool(held), "inside an FPDU"
 
     def take_results(self) -> None:
+        failures = 0
         for result in self.adapter.receives_of("victim"):
             context = str(result.request_context)
             self.results[context] += 1
@@ -307,6 +310,7 @@ class _Run:
                 self.seen_receives.append((context, result.bytes_transferred, token))
             else:
                 self.failed[context] = result.status.name
+                failures += 1
         for result in self.adapter.requests_of("victim"):
             context = str(result.request_context)
             self.results[context] += 1
@@ -316,6 +320,10 @@ class _Run:
                 self.failed[context] = result.status.name
         for context, count in self.results.items():
             assert count == 1, f"{context} has completed {count} times"
+        # A CQ armed for solicited completions tells of these and of failures, and of nothing else (R-ARM-3).
+        due = bool(self.judge.solicited > self.told_solicited or failures)
+        assert self.adapter.told_solicited() == due, f"solicited: due {due}"
+        self.told_solicited = self.judge.solicited
 
     # ---- the end
 
@@ -358,8 +366,7 @@ class _Run:
         core, judge, ending = self.end.core, self.judge, self.judge.ending
         assert core.state in (State.CLOSED, State.ERROR, State.TERMINATE), f"state {core.state} at the end"
         assert not self.output.held, "the last frame is cut off"
-        if not self.loose:
-            assert self.adapter.arena == judge.arena, _difference(self.adapter.arena, judge.arena)
+        assert self.adapter.arena == judge.arena, _difference(self.adapter.arena, judge.arena)
         self.check_results()
         self.check_events()
         if self.terminate is not None:

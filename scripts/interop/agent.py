@@ -47,7 +47,7 @@ def output(number: int) -> tuple[bytes, bytes]:
     return _file(number, "output").read_bytes(), _file(number, "errors").read_bytes()
 
 
-def stop(number: int, number_of_signal: int) -> None:
+def signal_all(number: int, number_of_signal: int) -> None:
     """Send a signal to the program and all that it has started."""
     if _programs[number].poll() is None:
         os.killpg(_programs[number].pid, signal.Signals(number_of_signal))
@@ -77,7 +77,7 @@ def listening(port_number: int, seconds: float) -> bool:
 
 
 _OPERATIONS: dict[str, Callable[..., object]] = {
-    operation.__name__: operation for operation in (start, wait, output, stop, read, write, listening)
+    operation.__name__: operation for operation in (start, wait, output, signal_all, read, write, listening)
 }
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from scripts.interop.common import LabError
+from scripts.interop.common import LabError, tail
 
 __all__ = ["Channel", "Finished", "Program"]
 
@@ -84,8 +84,11 @@ class Program:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        ended = self.stop()
+        if error is not None:
+            said = tail(ended.output + ended.errors) or "(nothing)"
+            error.add_note(f"{' '.join(self.argv)}, status {ended.status}, has printed:\n{said}")
 
     def printed(self) -> tuple[str, str]:
         """What it has printed so far on its two channels. A program that fills a buffer first may have said more."""
@@ -107,5 +110,9 @@ class Program:
 
     def stop(self, number: signal.Signals = signal.SIGKILL) -> Finished:
         """Send a signal, and wait for the end."""
-        self._channel.call("stop", number=self._number, number_of_signal=int(number))
+        self.signal(number)
         return self.wait(ANSWER_S)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal; nothing happens if the program has ended."""
+        self._channel.call("signal_all", number=self._number, number_of_signal=int(number))

@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, Self
@@ -30,6 +30,8 @@ HOST_ADDRESS: Final = "10.0.2.2"
 """This machine's 127.0.0.1, as the guest sees it."""
 BOOT_S: Final = 120.0
 """Limit for one boot. Emulated it takes under ten seconds on an idle machine."""
+END_S: Final = 2.0
+"""Limit for a power-off."""
 MEMORY_MIB: Final = 1024
 PORTS: Final = range(7200, 7232)
 """TCP ports of the guest that are forwarded. A test takes a fresh one, so that no test meets the rest of another."""
@@ -72,9 +74,11 @@ class Guest:
         self.log = log
         self.accelerator = ""
         self._folder = Path(tempfile.mkdtemp(prefix="softndk-guest-"))
-        self._forwards = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+        self._forwards: dict[int, int] = {}
         self._turn = itertools.cycle(PORTS)
         self._serials = 0
+        self._qemu: subprocess.Popen[bytes] | None = None
+        self._channel: Channel
         begun = time.monotonic()
         reasons: list[str] = []
         for accelerator in [*accelerators()[:-1], *[_TCG] * (1 + _REBOOTS)]:
@@ -82,7 +86,7 @@ class Guest:
                 self._boot(accelerator)
                 break
             except (OSError, LabError) as error:
-                reasons.append(f"{accelerator.name}: {error}")
+                reasons.append(f"{accelerator.name}: {self._why(error)}")
                 self._end()
         else:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -194,6 +198,7 @@ class Guest:
     def _boot(self, accelerator: _Accelerator) -> None:
         address = self._folder / "agent"
         address.unlink(missing_ok=True)
+        self._forwards = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))  # others may have taken the last ones
         forwards = "".join(f",hostfwd=tcp:127.0.0.1:{here}-:{guest}" for guest, here in self._forwards.items())
         with open(self.log, "ab") as log:
             self._qemu = subprocess.Popen(
@@ -217,36 +222,46 @@ class Guest:
                 start_new_session=True,  # Ctrl-C is for the tests; they end the guest
             )
         deadline = time.monotonic() + BOOT_S
-        connection = self._connect(address, deadline)
+        connection = self._connect(address, self._qemu, deadline)
         self._channel = Channel(connection)
         self._channel.begin(max(0.1, deadline - time.monotonic()))
         self.accelerator = accelerator.name
 
-    def _connect(self, address: Path, deadline: float) -> socket.socket:
+    def _connect(self, address: Path, qemu: subprocess.Popen[bytes], deadline: float) -> socket.socket:
         """Connect to QEMU's end of the agent's port, as soon as it is there."""
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and qemu.poll() is None:
             connection = socket.socket(socket.AF_UNIX)
             try:
                 connection.connect(str(address))
             except OSError:
                 connection.close()
-                try:
-                    status = self._qemu.wait(0.05)
-                except subprocess.TimeoutExpired:
-                    continue
-                raise LabError(f"QEMU has ended with status {status}") from None
+                with suppress(subprocess.TimeoutExpired):
+                    qemu.wait(0.05)
+                continue
             return connection
         raise LabError("QEMU does not open the agent's port")
+
+    def _why(self, error: OSError | LabError) -> str:
+        """The reason for which a boot has failed."""
+        if isinstance(error, TimeoutError):
+            return f"it was not up after {BOOT_S:g} s"
+        if self._qemu is not None:
+            with suppress(subprocess.TimeoutExpired):
+                return f"QEMU has ended with status {self._qemu.wait(1)}"
+        return str(error)
 
     def _end(self) -> None:
         """End QEMU, by its own power-off if it comes soon."""
         if hasattr(self, "_channel"):
             self._channel.close()
+        if self._qemu is None:
+            return
         try:
-            self._qemu.wait(2)
+            self._qemu.wait(END_S)
         except subprocess.TimeoutExpired:
             self._qemu.kill()
             self._qemu.wait()
+        self._qemu = None
 
 
 def _free_ports(count: int) -> list[int]:

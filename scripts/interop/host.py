@@ -21,6 +21,8 @@ _COMMANDS: Final = {
     "setpriv": "util-linux",
 }
 """Command: the package that has it. The compiler is not here: which one is needed, the kernel's headers say."""
+LOCK_S: Final = 300
+"""How long apt waits for another apt."""
 _SYSTEM_PATHS: Final = ("/usr/sbin", "/sbin")
 
 
@@ -43,7 +45,8 @@ def install(progress: Progress, *more: str) -> None:
     progress(f"installing {' '.join(lacking)}")
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     call(["apt-get", "update"], env=env)
-    call(["apt-get", "install", "--yes", "--no-install-recommends", *lacking], env=env)
+    wait = ("--option", f"DPkg::Lock::Timeout={LOCK_S}")
+    call(["apt-get", *wait, "install", "--yes", "--no-install-recommends", *lacking], env=env)
 
 
 def _is_installed(package: str) -> bool:

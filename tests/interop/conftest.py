@@ -1,10 +1,12 @@
 """The guest that all interoperability tests share, and the table of what came of them.
 
-The guest is booted once, when the first test asks for it. Its image has to be there: `make interop` builds it.
+The guest is booted once, when the first test asks for it. Its image has to be there: `make interop` builds it. A guest
+that can't be booted fails every test, with the reason.
 """
 
-import json
 import os
+import subprocess
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,22 @@ from typing import Any
 import pytest
 
 from scripts.interop import image
+from scripts.interop.common import LabError, tail
 from scripts.interop.guest import Guest
 from softndk import Adapter, open_adapter
 from tests.interop.cases import Case
+from tests.interop.results import Results
 
 HERE = Path(__file__).parent
 MOST_BOOTS = 5
-"""When it has failed this often, the fault is not the guest's."""
+"""Guests for one run: after so many failures the fault is not the guest's."""
+SHOWN_FRAMES = 60
+"""Of the wire of a failed test."""
 RESULTS = Path(os.environ.get("SOFTNDK_INTEROP_RESULTS", "interop-results.json"))
 
-_rows = pytest.StashKey[list[dict[str, Any]]]()
+_results = pytest.StashKey[Results]()
 _guests = pytest.StashKey["Guests"]()
+_failed = pytest.StashKey[bool]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -52,17 +59,24 @@ class Guests:
         self.about: dict[str, Any] = {}
         self._folder = folder
         self._running: Guest | None = None
+        self._refused: LabError | None = None
         self._boots = 0
         self._spoilt = False
 
     def running(self) -> Guest:
-        """Raises: LabError: no guest can be booted."""
+        """Raises: LabError: no guest can be booted; found out once, then known."""
+        if self._refused is not None:
+            raise LabError(str(self._refused))
         if self._running is not None and self._spoilt and self._boots < MOST_BOOTS:
             self.close()
         if self._running is None:
             self._boots += 1
             self._spoilt = False
-            self._running = Guest(image.find(), self._folder / f"serial.{self._boots}.log")
+            try:
+                self._running = Guest(image.find(), self._folder / f"serial.{self._boots}.log")
+            except LabError as error:
+                self._refused = error
+                raise
             self.about = {
                 "versions": self._running.image.versions,
                 "accelerator": self._running.accelerator,
@@ -105,53 +119,43 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 @pytest.fixture
-def adapter(case: Case, guest: Guest, tmp_path: Path) -> Iterator[Adapter]:
-    """An adapter with the case's settings, siw with its own ones; everything on the wire goes to tmp_path."""
+def adapter(request: pytest.FixtureRequest, case: Case, guest: Guest, tmp_path: Path) -> Iterator[Adapter]:
+    """An adapter with the case's settings, siw with its own ones. What was on the wire is told if the test fails."""
+    trace = tmp_path / "softndk.pcapng"
     with (
         guest.settings(**case.variant.siw),
-        open_adapter("127.0.0.1", config=case.variant.ours, trace=tmp_path / "softndk.pcapng") as opened,
+        open_adapter("127.0.0.1", config=case.variant.ours, trace=trace) as opened,
     ):
         yield opened
+    if request.node.stash.get(_failed, False):
+        command = (sys.executable, "-m", "softndk.cli", "trace", trace)
+        told = subprocess.run(command, capture_output=True, text=True, check=False)
+        print(f"the wire, the last frames of {trace}:\n{tail(told.stdout + told.stderr, SHOWN_FRAMES)}")
+        print(f"the guest's log: {guest.log}")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if report.failed and _guests in item.config.stash:
-        item.config.stash[_guests].spoil()
+    if report.failed:
+        item.stash[_failed] = True
+        if _guests in item.config.stash:
+            item.config.stash[_guests].spoil()
     case = case_of(item)
-    if case is not None and (report.when == "call" or report.failed):
-        rows = item.config.stash.setdefault(_rows, [])
-        rows.append(
-            {
-                "program": case.program,
-                "direction": case.active.value,
-                "variant": case.variant.name,
-                "detail": case.detail,
-                "result": report.outcome if report.when == "call" else f"error in {report.when}",
-                "seconds": round(report.duration, 2),
-            }
-        )
+    if case is not None:
+        results = item.config.stash.setdefault(_results, Results())
+        results.add(case, item.nodeid, report.when, report.outcome, report.duration)
     return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    rows = config.stash.get(_rows, [])
-    if not rows:
+    results = config.stash.get(_results, Results())
+    if not results.rows:
         return
-    about = config.stash[_guests].about if _guests in config.stash else {}
+    if _guests in config.stash:
+        results.about = config.stash[_guests].about
     terminalreporter.section("interoperability")
-    for name, version in about.get("versions", {}).items():
-        terminalreporter.write_line(f"{name} {version}")
-    if about:
-        terminalreporter.write_line(f"accelerator {about['accelerator']}, booted in {about['boot_s']} s")
-    heads = {name: name for name in rows[0]}
-    texts = [{name: f"{row[name]:.2f}" if name == "seconds" else str(row[name]) for name in row} for row in rows]
-    widths = {name: max(len(row[name]) for row in [heads, *texts]) for name in heads}
-    for row in [heads, *texts]:
-        line = "  ".join(
-            row[name].rjust(widths[name]) if name == "seconds" else row[name].ljust(widths[name]) for name in row
-        )
+    for line in [*results.head(), "", *results.lines()]:
         terminalreporter.write_line(line)
-    RESULTS.write_text(json.dumps({**about, "results": rows}, indent=1) + "\n", encoding="utf-8")
+    results.write(RESULTS)
     terminalreporter.write_line(f"written to {RESULTS}")

@@ -86,11 +86,17 @@ def _exchange(control: Peer, message: bytes) -> bytes:
 
 
 class Mirror:
-    """The server's side of the first connection, in a thread: answers until the client ends the connection."""
+    """The server's side of the first connection, in a thread: answers until the client ends the connection.
 
-    def __init__(self, control: Peer, own: Destination) -> None:
+    held: destinations to answer before the thread stops at the next one, the client's first word after the test.
+    """
+
+    def __init__(self, control: Peer, own: Destination, *, held: int | None = None) -> None:
         self._control = control
         self._own = own
+        self._left = held
+        self._client_is_done = threading.Event()
+        self._may_go_on = threading.Event()
         self._theirs: Destination | None = None
         self._know_theirs = threading.Event()
         self._thread = threading.Thread(target=self._run, name="perftest mirror", daemon=True)
@@ -101,6 +107,13 @@ class Mirror:
         assert self._know_theirs.wait(PATIENCE_S)
         assert self._theirs is not None
         return self._theirs
+
+    def wait_for_the_tests_end(self) -> None:
+        """Wait for the client's first word after the test, which stays without an answer until `go_on`."""
+        assert self._client_is_done.wait(PATIENCE_S)
+
+    def go_on(self) -> None:
+        self._may_go_on.set()
 
     def join(self) -> None:
         """Wait for the client's end of the connection."""
@@ -119,4 +132,9 @@ class Mirror:
                 continue
             self._theirs = Destination.parse(message)
             self._know_theirs.set()
+            if self._left is not None:
+                self._left -= 1
+                if self._left < 0:
+                    self._client_is_done.set()
+                    self._may_go_on.wait(PATIENCE_S)
             self._control.send(self._own.emit())

@@ -1,8 +1,10 @@
-"""perftest with `-R`: sends, RDMA Writes and RDMA Reads up to 1 MiB, as fast as they go and one after the other.
+"""perftest with `-R`: sends, RDMA Writes and RDMA Reads up to 8 MiB, as fast as they go and one after the other.
 
-perftest does not look at what arrives; these tests look at what it reports, and at every completion of this side.
+perftest does not look at what arrives; these tests look at what it reports, and at every completion of this side. With
+the tests of reads its memory may be written too: there every octet is compared, in both directions.
 """
 
+import random
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +34,9 @@ BARRIERS: Final = {
     "ib_read_lat": Barriers(4, 1),
     "ib_read_bw": Barriers(3, 2, 5),
 }
-ROUNDS: Final = {64: 100, 64 * KIB: 20, MIB: 5}
+ROUNDS: Final = {64: 100, 64 * KIB: 20, MIB: 5, 8 * MIB: 5}
+"""Size: how often; five is the least that perftest takes."""
+SMOKE: Final = ("ib_send_lat", "ib_write_bw", "ib_read_bw")
 
 
 def cases(active: Active) -> Iterator[Case]:
@@ -40,8 +44,14 @@ def cases(active: Active) -> Iterator[Case]:
         # the server of ib_write_lat speaks first, which RFC 5044 7.1.3 allows to the accepting side with p2p only
         first = active is Active.SIW and program == "ib_write_lat"
         for variant in (SIW_CRC_P2P,) if first else (DEFAULTS, SIW_CRC_P2P, CRC_OFF):
-            for size in (64, MIB) if variant is CRC_OFF else ROUNDS:
-                yield Case(program, active, variant, f"{ROUNDS[size]} x {size}")
+            sizes = [64, 64 * KIB, MIB]
+            if variant is CRC_OFF:
+                sizes = [64, MIB]
+            elif program in ("ib_write_bw", "ib_read_bw"):
+                sizes.append(8 * MIB)
+            for size in sizes:
+                smoke = size == MIB and program in SMOKE and variant is not CRC_OFF
+                yield Case(program, active, variant, f"{ROUNDS[size]} x {size}", smoke)
 
 
 def numbers(case: Case) -> tuple[int, int]:
@@ -90,13 +100,38 @@ def write_all(data: Peer, theirs: Destination, rounds: int, size: int) -> None:
 
 
 def read_all(data: Peer, theirs: Destination, rounds: int, size: int) -> None:
+    fill(data, theirs, size)
     windowed(data, rounds, lambda: data.qp.read(data.mr[0:size], theirs.address, theirs.token), OperationType.READ)
+    assert data.mr.view[:size] == pattern(size)
 
 
 def read_in_turn(data: Peer, theirs: Destination, rounds: int, size: int) -> None:
+    fill(data, theirs, size)
     for _ in range(rounds):
+        data.mr.view[:size] = bytes(size)
         data.qp.read(data.mr[0:size], theirs.address, theirs.token)
         assert data.result().type is OperationType.READ
+        assert data.mr.view[:size] == pattern(size)
+
+
+def fill(data: Peer, theirs: Destination, size: int) -> None:
+    """Write into the other side's memory, which over iWARP whoever may read may write too."""
+    source = data.mr.length - size
+    data.mr.view[source:] = pattern(size)
+    data.qp.write(data.mr[source:], theirs.address, theirs.token)
+    assert data.result().type is OperationType.WRITE
+
+
+def pattern(size: int) -> bytes:
+    return random.Random(size).randbytes(size)
+
+
+def compare_sink(data: Peer, theirs: Destination, size: int) -> None:
+    """What perftest's client has read lies one of its buffers below the address that it tells."""
+    sink = data.mr.length - size
+    data.qp.read(data.mr[sink:], theirs.address - max(size, LEAST), theirs.token)
+    assert data.result().type is OperationType.READ
+    assert data.mr.view[sink:] == pattern(size)
 
 
 def send_all(data: Peer, theirs: Destination, rounds: int, size: int) -> None:
@@ -199,10 +234,16 @@ def test_as_server(case: Case, guest: Guest, adapter: Adapter) -> None:
         control.post_receives(2)
         control.take(listener)
         own = Destination.of(data, adapter.query_info().max_inbound_read_limit)
-        mirror = Mirror(control, own)
+        data.mr.view[:size] = pattern(size)
+        reads = "read" in case.program
+        mirror = Mirror(control, own, held=BARRIERS[case.program].before if reads else None)
         data.post_receives(min(rounds, 200))
         data.take(listener)
         AS_SERVER[case.program](data, mirror.theirs(), rounds, size)
+        if reads:
+            mirror.wait_for_the_tests_end()
+            compare_sink(data, mirror.theirs(), size)
+            mirror.go_on()
         ended = program.wait(PATIENCE_S)
         mirror.join()
         assert data.wait_for_end().graceful

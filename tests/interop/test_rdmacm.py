@@ -2,14 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
 from scripts.interop.channel import Finished
+from scripts.interop.common import LabError
 from scripts.interop.guest import HOST_ADDRESS, Guest
 from softndk import Adapter
+from softndk.trace import read_frames
 from tests.interop.cases import CRC_OFF, DEFAULTS, NO_P2P, REVISION_1, SIW_CRC, SIW_CRC_P2P, Active, Case, Variant
 from tests.interop.peer import PATIENCE_S, Peer
+from tests.interop.raw import QUIET_S
 
 MESSAGE = bytes(16)
 """What rdma_client and rdma_server send: 16 octets which they never set."""
@@ -165,6 +169,30 @@ def test_ucmatose_as_server(case: Case, guest: Guest, adapter: Adapter) -> None:
     assert (ended[0].status, ended[0].errors) == (0, "")
     assert "data transfers complete" in ended[0].output
     assert "return status 0" in ended[0].output
+
+
+@pytest.mark.parametrize("case", [Case("ucmatose", Active.SIW, DEFAULTS, "held back")], indirect=True, ids=str)
+def test_ucmatose_waits_for_a_server_that_may_not_send_yet(
+    case: Case, guest: Guest, adapter: Adapter, tmp_path: Path
+) -> None:
+    """Without siw's peer-to-peer mode nobody may begin here: ucmatose's client waits for a message, and this side for
+    the first FPDU (RFC 5044 7.1.3). That the octets are held back is the rule; siw in this place sends them.
+    """
+    listener = adapter.listen()
+    command = ("ucmatose", "-s", HOST_ADDRESS, "-p", listener.local_address[1], "-c", 1, "-C", 1)
+    with guest.start(*command) as program, Peer(adapter) as peer:
+        peer.take(listener)
+        peer.send(MESSAGE)
+        with pytest.raises(LabError, match="still runs"):
+            program.wait(QUIET_S)
+        program.stop()
+        how = peer.wait_for_end()
+        assert how.graceful
+        assert [frame.kind for frame in read_frames(tmp_path / "softndk.pcapng")] == [
+            "MPA request",
+            "MPA reply",
+            "FIN",
+        ]
 
 
 # ---- connections alone

@@ -63,7 +63,7 @@ fuzz: $(READY) ## throw octets at the protocol core, guided by its coverage, for
 	$(RUN) fuzz run $(if $(filter file,$(origin MINUTES)),--seconds $(SECONDS),--minutes $(MINUTES))
 
 interop: $(READY) ## run programs of a Linux guest with soft-iWARP under QEMU against softndk; builds the guest once
-	$(VENV)/bin/python -c 'from scripts.interop import common, image; image.build(common.Progress())'
+	$(RUN) scripts.interop build
 	$(RUN) pytest -m interop --timeout 600 $(ARGS) tests/interop
 
 proofs: $(READY) ## run the slow tests, then every script in scripts/proofs/

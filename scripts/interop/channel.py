@@ -15,7 +15,7 @@ from scripts.interop.common import LabError, tail
 
 __all__ = ["Channel", "Finished", "Program"]
 
-ANSWER_S: Final = 30.0
+ANSWER_S: Final = 60.0
 """How long the agent may take for an answer, its own waiting not counted; a busy emulated machine is slow."""
 _SLICE_S: Final = 5.0
 _AGENT: Final = Path(__file__).with_name("agent.py")

@@ -113,13 +113,13 @@ class Guest:
         """Start a program in the guest."""
         return Program(self._channel, [str(part) for part in argv])
 
-    def run(self, *argv: str | int, seconds: float = 30.0) -> Finished:
+    def run(self, *argv: str | int, seconds: float = 60.0) -> Finished:
         """Run a program in the guest to its end. Raises: LabError: it takes longer."""
         with self.start(*argv) as program:
             return program.wait(seconds)
 
     @contextmanager
-    def serving(self, port: Port, *argv: str | int, seconds: float = 30.0) -> Iterator[Program]:
+    def serving(self, port: Port, *argv: str | int, seconds: float = 60.0) -> Iterator[Program]:
         """Run a program that listens on `port`; entered when it does. Raises: LabError: it ends or does not listen."""
         with self.start(*argv) as program:
             try:
@@ -129,7 +129,7 @@ class Guest:
                 raise LabError(f"{' '.join(program.argv)}: {error}:\n{said}") from None
             yield program
 
-    def wait_for_listener(self, port: Port, *, seconds: float = 30.0) -> None:
+    def wait_for_listener(self, port: Port, *, seconds: float = 60.0) -> None:
         """Wait until somebody in the guest listens on `port`. Raises: LabError: nobody does."""
         if not self._channel.call("listening", wait_s=seconds, port_number=port.guest, seconds=seconds):
             raise LabError(f"nobody listens on the guest's port {port.guest} after {seconds:g} s")

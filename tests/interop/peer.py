@@ -8,7 +8,7 @@ from softndk import Adapter, ConnectionInvalid, Connector, Cq, Disconnect, Liste
 
 __all__ = ["PATIENCE_S", "Peer"]
 
-PATIENCE_S: Final = 30.0
+PATIENCE_S: Final = 120.0
 """How long anything may take; an emulated guest on a busy machine is slow."""
 
 _RIGHTS: Final = MrFlag.ALLOW_REMOTE_READ | MrFlag.ALLOW_REMOTE_WRITE

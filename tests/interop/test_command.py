@@ -6,10 +6,11 @@ from scripts.interop.guest import HOST_ADDRESS, Guest
 from softndk.cli.rping import ping_data
 from tests.cli.processes import run, server
 from tests.interop.cases import Active, Case
+from tests.interop.peer import PATIENCE_S
 
 ROUNDS = 10
 SIZE = 1000
-LIMIT_S = 60.0
+LIMIT_S = PATIENCE_S
 
 
 def case(active: Active) -> pytest.MarkDecorator:

@@ -17,13 +17,18 @@ from tests.interop.raw import QUIET_S
 
 MESSAGE = bytes(16)
 """What rdma_client and rdma_server send: 16 octets which they never set."""
+SMOKE = ("rdma_server", "rdma_client")
 CONNECTIONS = 3
 MESSAGES = 10
 CM_CONNECTIONS = 20
 
 
 def cases(*programs: str, active: Active, variants: tuple[Variant, ...], detail: str = "") -> list[Case]:
-    return [Case(program, active, variant, detail) for program in programs for variant in variants]
+    return [
+        Case(program, active, variant, detail, smoke=program in SMOKE and variant is DEFAULTS)
+        for program in programs
+        for variant in variants
+    ]
 
 
 @contextmanager
@@ -114,7 +119,7 @@ def test_one_message_as_server(case: Case, guest: Guest, adapter: Adapter) -> No
 @pytest.mark.parametrize(
     "case",
     [
-        Case("ucmatose", Active.SOFTNDK, variant, f"{CONNECTIONS} x {MESSAGES} x {size}")
+        Case("ucmatose", Active.SOFTNDK, variant, f"{CONNECTIONS} x {MESSAGES} x {size}", variant is DEFAULTS)
         for variant in (DEFAULTS, SIW_CRC, SIW_CRC_P2P, CRC_OFF, NO_P2P)
         for size in (100, 100_000)
     ],
@@ -145,7 +150,10 @@ def test_ucmatose_as_client(case: Case, guest: Guest, adapter: Adapter) -> None:
 
 @pytest.mark.parametrize(
     "case",
-    [Case("ucmatose", Active.SIW, SIW_CRC_P2P, f"{CONNECTIONS} x {MESSAGES} x {size}") for size in (100, 100_000)],
+    [
+        Case("ucmatose", Active.SIW, SIW_CRC_P2P, f"{CONNECTIONS} x {MESSAGES} x {size}", smoke=True)
+        for size in (100, 100_000)
+    ],
     indirect=True,
     ids=str,
 )

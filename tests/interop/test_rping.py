@@ -13,10 +13,11 @@ from softndk.cli.ping_client import ClientOptions
 from softndk.cli.ping_server import End, ServerOptions
 from softndk.cli.rping import RpingClient, RpingLink, RpingServer, ping_data
 from tests.interop.cases import CRC_OFF, DEFAULTS, NO_P2P, REVISION_1, SIW_CRC, SIW_CRC_P2P, Active, Case
+from tests.interop.peer import PATIENCE_S
 
-LIMIT_S = 60.0
+LIMIT_S = PATIENCE_S
 RPING_MAX = 65535
-"""rping's largest size, whatever its message says (see test_rping_refuses_more); perftest's go to 8 MiB."""
+"""rping's largest size, whatever its message says (test_rping_refuses_more); perftest's programs take more."""
 CONNECTIONS = 20
 SIZES = (64, 4096, RPING_MAX)
 SMOKE = (DEFAULTS, SIW_CRC_P2P, CRC_OFF)

@@ -25,7 +25,7 @@ TERMINATE_BODY = 18
 
 
 def difference(detail: str, active: Active = Active.SOFTNDK, *, crc: bool = False) -> pytest.MarkDecorator:
-    found = Case("siw", active, SIW_CRC if crc else DEFAULTS, detail)
+    found = Case("siw", active, SIW_CRC if crc else DEFAULTS, detail, smoke=True)
     return pytest.mark.parametrize("case", [found], indirect=True, ids=str)
 
 

@@ -11,7 +11,7 @@ from scripts.docs.docstrings import parse
 from scripts.docs.ndkpi import NdkpiObject, all_entries, objects, others, public_members, resolve
 from scripts.docs.object_reference import EVERY_OBJECT_TOPICS, FOLDER
 from softndk.conformance.rules import all_rules
-from tests.docs.markdown_pages import ROOT
+from tests.docs.markdown_pages import ROOT, pages
 
 PAGES = ROOT / FOLDER
 
@@ -173,3 +173,18 @@ def test_the_reader_of_docstrings_finds_failures_results_and_what_is_unchanged()
 
 def test_no_page_is_left_over() -> None:
     assert {path.stem for path in Path(PAGES).glob("*.md")} == {item.page for item in OBJECTS} | {"object"}
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_no_page_names_a_member_that_does_not_exist(page: Path) -> None:
+    names = {cls.__name__: cls for cls in (*CLASSES, softndk.Status, softndk.OpFlag, softndk.MrFlag, softndk.CqNotify)}
+    spans = re.findall(r"`(\w+)\.(\w+)", page.read_text(encoding="utf-8"))
+    for owner, member in spans:
+        if owner in names:
+            assert hasattr(names[owner], member), f"{page.name}: {owner}.{member}"
+
+
+def test_the_page_for_ndkpis_users_has_every_function() -> None:
+    text = (ROOT / "docs" / "howto" / "from-ndkpi.md").read_text(encoding="utf-8")
+    missing = {name for table in TABLES.values() for name in table.split() if not re.search(rf"\b{name}\b", text)}
+    assert not missing

@@ -27,6 +27,7 @@ OPERATIONS = {
     5: "Send with Solicited Event",
     6: "Send with SE and Invalidate",
     7: "Terminate",
+    8: "Immediate Data",
     9: "Immediate Data with SE",
     10: "Atomic Request",
     11: "Atomic Response",
@@ -42,6 +43,7 @@ KNOWN_REMARKS = (
     "This frame initiates the connection closing",
     "This frame undergoes the connection closing",
     "Connection reset (RST)",
+    "A new tcp session is started with the same ports as an earlier session in this trace",
 )
 
 
@@ -136,7 +138,10 @@ def _mpa(verdict: Verdict, number: int, shown: dict[str, ElementTree.Element]) -
 
 def _ddp(verdict: Verdict, shown: dict[str, ElementTree.Element]) -> None:
     operation = verdict.operations[-1]
-    operation.name = OPERATIONS[int(shown["iwarp_rdma.opcode"].get("show", ""), 16)]
+    if "iwarp_rdma.opcode" not in shown:
+        operation.name = "cut off"
+        return
+    operation.name = OPERATIONS.get(int(shown["iwarp_rdma.opcode"].get("show", ""), 16), "unknown opcode")
     operation.fields |= _iwarp_fields(shown)
 
 

@@ -246,23 +246,23 @@ MUTANTS: Final = (
     ),
     Mutant(
         "R-FREG-4",
-        "ndk/qp.py",
+        "ndk/memory_requests.py",
         "if (base_address - fbo) % PAGE_SIZE or base_address < fbo:",
         "if base_address < fbo:",
         "any base address is taken",
     ),
     Mutant(
         "R-FRINIT-3",
-        "ndk/qp.py",
-        "if rights & (Right.REMOTE_READ | Right.REMOTE_WRITE) and not region.remote_access:",
+        "ndk/memory_requests.py",
+        "if rights & REMOTE_RIGHTS and not region.remote_access:",
         "if False:",
         "remote rights need nothing at the initialisation",
     ),
     Mutant(
         "A-9",
-        "ndk/qp.py",
-        "            subject.check_invalidate()\n",
-        "            pass\n",
+        "ndk/memory_requests.py",
+        "        subject.check_invalidate()\n",
+        "        pass\n",
         "invalidating what is invalid ends the connection",
     ),
     # ---- memory
@@ -306,7 +306,7 @@ MUTANTS: Final = (
     Mutant(
         "R-INVAL-1",
         "memory/access.py",
-        "if entry.scope is Scope.FAST_REMOTE and not entry.rights & (Right.REMOTE_READ | Right.REMOTE_WRITE):",
+        "if entry.scope is Scope.FAST_REMOTE and not entry.rights & REMOTE_RIGHTS:",
         "if False:",
         "a peer may take a region without remote rights",
     ),

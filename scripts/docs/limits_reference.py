@@ -21,6 +21,7 @@ SETTING_REASONS = {
     "fallback_revision_1": "a peer that closes has most likely another reason, and would see two connections",
     "max_fpdu": "one FPDU in one TCP segment lets a hardware peer place it without reassembly",
     "peer_to_peer": "the program need not know which side speaks first",
+    "rfc7306": "off lets a program be tried against a peer that has neither immediate data nor atomics, as Linux's siw",
     "connect_timeout_s": "long enough for a busy peer, short enough for a person",
     "accept_timeout_s": "whoever opens TCP and says nothing holds a descriptor",
     "nudge_s": "far longer than an answer takes in a local network, far shorter than a person's patience",
@@ -73,6 +74,7 @@ INFO_REASONS = {
     "max_callee_data": "as max_caller_data",
     "adapter_flags": "see the supported features",
     "rdma_technology": "the only transport so far",
+    "extensions": "RFC 7306; all or, with rfc7306=False, nothing",
 }
 
 FIXED = (  # constant, package where there are several of the name, unit, what it bounds, why

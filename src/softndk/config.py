@@ -24,6 +24,7 @@ class IwarpConfig(TransportConfig):
         closes instead of answering (RFC 6581 6); all within connect_timeout_s.
     max_fpdu: largest ULPDU to send; None: what fits one TCP segment (RFC 5044 appendix).
     peer_to_peer: as initiator offer a ready-to-receive indication, so that the passive side may send first.
+    rfc7306: take in Immediate Data and atomics, and allow posting them; False: be a peer without RFC 7306.
     connect_timeout_s: from connect to the peer's MPA reply.
     accept_timeout_s: from the TCP accept to the complete MPA request.
     ready_timeout_s: from our MPA reply to the ready-to-receive indication, where one was negotiated.
@@ -61,6 +62,7 @@ class IwarpConfig(TransportConfig):
     fallback_revision_1: bool = False
     max_fpdu: int | None = None
     peer_to_peer: bool = True
+    rfc7306: bool = True
     connect_timeout_s: float = 10.0
     accept_timeout_s: float = 5.0
     ready_timeout_s: float = 30.0
@@ -93,7 +95,7 @@ class IwarpConfig(TransportConfig):
             value = getattr(self, item.name)
             if item.name.endswith("_s") and not (isinstance(value, (int, float)) and 0 <= value < 1e9):
                 raise InvalidParameter(f"IwarpConfig: {item.name}={value!r}; must be seconds from 0 to 1e9")
-        for name in ("crc", "markers", "fallback_revision_1", "peer_to_peer"):
+        for name in ("crc", "markers", "fallback_revision_1", "peer_to_peer", "rfc7306"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"IwarpConfig: {name}={getattr(self, name)!r} is no bool")
         for name in ("mpa_revision", "max_fpdu", "send_buffer", *_READ_LIMITS, *_COUNTS):

@@ -9,6 +9,7 @@ __all__ = [
     "AdapterFlag",
     "Address",
     "CqNotify",
+    "Extension",
     "LocalToken",
     "MrFlag",
     "NdkVersion",
@@ -37,7 +38,10 @@ class NdkVersion(NamedTuple):
 
 
 class OpFlag(IntFlag):
-    """NDK_OP_FLAG_*. Test with ``(flags & F) == F``: ALLOW_REMOTE_WRITE contains ALLOW_LOCAL_WRITE (R-FLAG-1)."""
+    """NDK_OP_FLAG_*. Test with ``(flags & F) == F``: ALLOW_REMOTE_WRITE contains ALLOW_LOCAL_WRITE (R-FLAG-1).
+
+    ALLOW_REMOTE_ATOMIC is softndk's own: the peer may use FetchAdd and CmpSwap; a fast register gives local write with it.
+    """
 
     SILENT_SUCCESS = 0x001
     READ_FENCE = 0x002
@@ -49,16 +53,22 @@ class OpFlag(IntFlag):
     RDMA_READ_SINK = 0x080
     RDMA_READ_LOCAL_INVALIDATE = 0x100
     DEFER = 0x200
+    ALLOW_REMOTE_ATOMIC = 0x10000
 
 
 class MrFlag(IntFlag):
-    """NDK_MR_FLAG_*."""
+    """NDK_MR_FLAG_*.
+
+    ALLOW_REMOTE_ATOMIC is softndk's own: the peer may use FetchAdd and CmpSwap. It gives local write too, as
+    ALLOW_REMOTE_WRITE does, and no other remote right.
+    """
 
     ALLOW_LOCAL_READ = 0x0
     ALLOW_LOCAL_WRITE = 0x1
     ALLOW_REMOTE_READ = 0x2
     ALLOW_REMOTE_WRITE = 0x5
     RDMA_READ_SINK = 0x8
+    ALLOW_REMOTE_ATOMIC = 0x10000
 
 
 class CqNotify(IntEnum):
@@ -70,7 +80,7 @@ class CqNotify(IntEnum):
 
 
 class OperationType(IntEnum):
-    """NDK_OPERATION_TYPE. The Receive bit is set in both receive kinds."""
+    """NDK_OPERATION_TYPE. The Receive bit is set in all receive kinds. Values from 0x10000 on are softndk's own."""
 
     RECEIVE = 1
     SEND = 2
@@ -80,6 +90,10 @@ class OperationType(IntEnum):
     READ = 32
     WRITE = 64
     RECEIVE_AND_INVALIDATE = 0x8001
+    RECEIVE_IMMEDIATE = 0x10001
+    SEND_IMMEDIATE = 0x10002
+    FETCH_ADD = 0x10100
+    COMPARE_SWAP = 0x10200
 
 
 class ObjectType(IntEnum):
@@ -117,3 +131,14 @@ class AdapterFlag(IntFlag):
     RDMA_READ_LOCAL_INVALIDATE_SUPPORTED = 0x00000010
     CQ_RESIZE_SUPPORTED = 0x00000100
     LOOPBACK_CONNECTIONS_SUPPORTED = 0x00010000
+
+
+class Extension(IntFlag):
+    """Verbs of softndk that NDKPI does not have (AdapterInfo.extensions); on the wire they are RFC 7306.
+
+    IMMEDIATE_DATA: Qp.send_immediate. ATOMIC_FETCH_ADD: Qp.fetch_add. ATOMIC_COMPARE_SWAP: Qp.compare_swap.
+    """
+
+    IMMEDIATE_DATA = 0x1
+    ATOMIC_FETCH_ADD = 0x2
+    ATOMIC_COMPARE_SWAP = 0x4

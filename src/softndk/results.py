@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from softndk.errors import NdkError, error_for
-from softndk.flags import AdapterFlag, Address, NdkVersion, OperationType, RdmaTechnology, RemoteToken
+from softndk.flags import AdapterFlag, Address, Extension, NdkVersion, OperationType, RdmaTechnology, RemoteToken
 from softndk.status import Status
 
 __all__ = [
@@ -25,6 +25,9 @@ class Result:
 
     `bytes_transferred`: octets received, for successful receives; 0 elsewhere. `request_context` is the very object
     given to the post. `invalidated_token`: the token that the peer took away (RECEIVE_AND_INVALIDATE only, R-RESX-3).
+
+    softndk's own: `immediate_data`: the 8 octets of a RECEIVE_IMMEDIATE; they are in no buffer, so bytes_transferred is
+    0. `original_value`: what was at the peer before a FETCH_ADD or COMPARE_SWAP that succeeded.
     """
 
     type: OperationType
@@ -34,11 +37,13 @@ class Result:
     request_context: Any = None
     provider_error_code: int = 0
     invalidated_token: RemoteToken | None = None
+    immediate_data: bytes | None = None
+    original_value: int | None = None
     _explain: Callable[[], tuple[str, NdkError | None]] | None = field(default=None, repr=False, compare=False)
 
     @property
     def is_receive(self) -> bool:
-        """True for both receive kinds."""
+        """True for all receive kinds."""
         return bool(self.type & OperationType.RECEIVE)
 
     @property
@@ -106,7 +111,11 @@ class EndpointEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterInfo:
-    """NDK_ADAPTER_INFO. Sizes in octets, depths in entries."""
+    """NDK_ADAPTER_INFO. Sizes in octets, depths in entries.
+
+    `extensions`: verbs beyond NDKPI that this adapter has, softndk's own field. It says nothing of the peer: iWARP does
+    not negotiate them, and a peer without them ends the connection with Terminate 0/2/6 (RFC 7306).
+    """
 
     version: NdkVersion
     vendor_id: int
@@ -130,6 +139,7 @@ class AdapterInfo:
     max_callee_data: int
     adapter_flags: AdapterFlag
     rdma_technology: RdmaTechnology
+    extensions: Extension
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

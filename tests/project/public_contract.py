@@ -99,6 +99,11 @@ CLASSES: dict[str, dict[str, str]] = {
         "fast_register": "mr, pages, *, fbo=..., length=..., base_address=..., flags, context=...",
         "invalidate": "target, *, flags=..., context=...",
         "flush": "",
+        "send_immediate": "data, *, flags=..., context=...",
+        "fetch_add": "sgl, remote_address, remote_token, add, *, mask=..., flags=..., context=...",
+        "compare_swap": (
+            "sgl, remote_address, remote_token, compare, swap, *, compare_mask=..., swap_mask=..., flags=..., context=..."
+        ),
     },
     "Srq": {
         "depth": PROPERTY,
@@ -156,7 +161,7 @@ RECORDS = {
     "Sge": "address, length, token",
     "Result": (
         "*, type, status=..., bytes_transferred=..., qp_context=..., request_context=...,"
-        " provider_error_code=..., invalidated_token=..."
+        " provider_error_code=..., invalidated_token=..., immediate_data=..., original_value=..."
     ),
     "Fault": "*, layer, etype, code, received, header, rule, text",
     "Disconnect": "*, graceful, provider_reason, error",
@@ -166,7 +171,7 @@ RECORDS = {
         " max_initiator_request_sge, max_receive_request_sge, max_read_request_sge, max_transfer_length,"
         " max_inline_data_size, max_inbound_read_limit, max_outbound_read_limit, max_receive_queue_depth,"
         " max_initiator_queue_depth, max_srq_depth, max_cq_depth, large_request_threshold, max_caller_data,"
-        " max_callee_data, adapter_flags, rdma_technology"
+        " max_callee_data, adapter_flags, rdma_technology, extensions"
     ),
     "AdapterStatistics": (
         "*, connect, accept, connect_failure, connection_error, active_connection, cq_error,"
@@ -176,7 +181,7 @@ RECORDS = {
     "IwarpConfig": (
         "*, crc=..., markers=..., mpa_revision=..., max_fpdu=..., connect_timeout_s=...,"
         " accept_timeout_s=..., disconnect_timeout_s=..., terminate_drain_s=..., receive_wait_s=...,"
-        " keepalive_s=..., max_pending_requests=..."
+        " keepalive_s=..., max_pending_requests=..., rfc7306=..."
     ),
 }
 
@@ -234,6 +239,7 @@ ENUMS = {
         "RDMA_READ_SINK": 0x080,
         "RDMA_READ_LOCAL_INVALIDATE": 0x100,
         "DEFER": 0x200,
+        "ALLOW_REMOTE_ATOMIC": 0x10000,
     },
     "MrFlag": {
         "ALLOW_LOCAL_READ": 0x0,
@@ -241,6 +247,7 @@ ENUMS = {
         "ALLOW_REMOTE_READ": 0x2,
         "ALLOW_REMOTE_WRITE": 0x5,
         "RDMA_READ_SINK": 0x8,
+        "ALLOW_REMOTE_ATOMIC": 0x10000,
     },
     "CqNotify": {"ERRORS": 0, "ANY": 1, "SOLICITED": 2},
     "OperationType": {
@@ -252,7 +259,12 @@ ENUMS = {
         "READ": 32,
         "WRITE": 64,
         "RECEIVE_AND_INVALIDATE": 0x8001,
+        "RECEIVE_IMMEDIATE": 0x10001,
+        "SEND_IMMEDIATE": 0x10002,
+        "FETCH_ADD": 0x10100,
+        "COMPARE_SWAP": 0x10200,
     },
+    "Extension": {"IMMEDIATE_DATA": 0x1, "ATOMIC_FETCH_ADD": 0x2, "ATOMIC_COMPARE_SWAP": 0x4},
     "ObjectType": {
         "ADAPTER": 1,
         "QP": 2,
@@ -338,10 +350,15 @@ INTERNAL = {
     "IncidentLog",
     "EndpointTable",
     "adapter_info",
+    "atomic_request",
+    "bind_request",
     "candidate_ports",
     "check_address",
     "check_int",
     "check_limit",
+    "fast_register_request",
+    "immediate_request",
+    "invalidate_request",
     "make_stream",
     "one_spelling",
     "connections",

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softndk.flags import PAGE_SIZE, LocalToken
-from softndk.iwarp.inbound import gather, scatter
+from softndk.iwarp.payload import gather, scatter
 from softndk.memory.access import MemoryAccess
 from softndk.memory.buffers import Mdl
 from softndk.memory.logical import LogicalSpace

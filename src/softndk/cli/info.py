@@ -52,6 +52,7 @@ ADAPTER_ROWS: Final = {
     "max_callee_data": _Row("octets", "private data of accept and reject"),
     "adapter_flags": _Row("", "capabilities, by name"),
     "rdma_technology": _Row("", "what is on the wire"),
+    "extensions": _Row("", "verbs beyond NDKPI, by name; the peer may lack them"),
 }
 CONFIG_ROWS: Final = {
     "crc": _Row("", "ask for CRC; off only when both sides say so"),
@@ -60,6 +61,7 @@ CONFIG_ROWS: Final = {
     "fallback_revision_1": _Row("", "ask once more, with revision 1, a peer that closes without an answer"),
     "max_fpdu": _Row("octets", "largest ULPDU sent; none: what fits one TCP segment"),
     "peer_to_peer": _Row("", "offer a ready-to-receive indication"),
+    "rfc7306": _Row("", "immediate data and atomics; no: be a peer without them"),
     "connect_timeout_s": _Row("s", "connect to the peer's MPA reply"),
     "accept_timeout_s": _Row("s", "TCP accept to the complete MPA request"),
     "ready_timeout_s": _Row("s", "MPA reply to the ready-to-receive indication"),

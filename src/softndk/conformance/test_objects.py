@@ -307,7 +307,7 @@ REQUESTS: dict[str, tuple[int, Callable[[Pair, int], None]]] = {
 @pytest.mark.parametrize("name", REQUESTS)
 def test_a_flag_that_a_request_does_not_list_is_refused(both: Pair, name: str) -> None:
     listed, post = REQUESTS[name]
-    for bit in range(31):
+    for bit in range(16):  # a provider's own flags begin at 0x10000
         if not listed & 1 << bit:
             with refused(InvalidParameter, Status.INVALID_PARAMETER):
                 post(both, 1 << bit)

@@ -13,7 +13,7 @@ from softndk.memory.access import MemoryAccess
 from softndk.memory.logical import LogicalSpace
 from softndk.memory.tokens import TokenTable
 from softndk.queues.pair import QueuePair
-from softndk.queues.work import ReadWork
+from softndk.queues.work import AtomicWork, ReadWork
 from softndk.wire.terminate import Terminate
 
 __all__ = ["ReferenceDataPath", "ReferenceStream"]
@@ -33,6 +33,7 @@ class ReferenceStream:
             access,
             read_limit=parameters.inbound_read_limit,
             send_indication=parameters.send_indication,
+            rfc7306=parameters.rfc7306,
         )
         self._outbound = Outbound(
             pair,
@@ -109,6 +110,12 @@ class ReferenceStream:
         for read in self._inbound.reads:
             if read.sink_stag == sink_stag:
                 return read.request
+        return None
+
+    def atomic_of(self, msn: int) -> AtomicWork | None:
+        for atomic in self._inbound.atomics:
+            if atomic.identifier == msn:
+                return atomic.request
         return None
 
     @property

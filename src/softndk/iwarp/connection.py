@@ -32,6 +32,7 @@ from softndk.iwarp.negotiation import (
 from softndk.iwarp.qp_state import State, Step, next_state
 from softndk.iwarp.stream import Stream, StreamParameters
 from softndk.queues.pair import QueuePair
+from softndk.queues.work import FetchWork
 from softndk.status import Status
 from softndk.wire import ddp, mpa, rdmap
 from softndk.wire.terminate import Terminate
@@ -489,6 +490,7 @@ class Connection:
                 inbound_read_limit=ird,
                 fenced=fenced,
                 send_indication=fenced and Rtr.SEND in negotiated.rtr_options,
+                rfc7306=self._config.rfc7306,
             )
         )
         self.pair.outbound_read_limit = ord_limit
@@ -667,17 +669,15 @@ class Connection:
 
     def _take_terminate(self, message: Terminate) -> None:
         """The peer's last word: fail the request it is about, cancel the others, answer with a FIN (A-4)."""
-        value = faults.received_value(message)
+        stream, pair = self._stream, self.pair
+        assert stream is not None and pair is not None
+        value = faults.received_value(message, extended=pair.extended)
         code = faults.received_code(message)
         text = f"{self.name}: the peer ended the connection: {value.text}"
         error = Aborted(f"{text} [CONNECTION_ABORTED]", provider_error_code=code, fault=value)
         status = faults.status_for_received(message)
-        stream, pair = self._stream, self.pair
-        assert stream is not None and pair is not None
         if status is not None:
-            culprit = None
-            if len(message.read_header) == rdmap.READ_REQUEST_LENGTH:
-                culprit = stream.read_of(rdmap.ReadRequest.parse(message.read_header).sink_stag)
+            culprit = _culprit(stream, message)
             target = culprit or next((r for r in (*pair.active, *pair.waiting) if r.status is None), None)
             if target is not None:
                 name = OperationType(target.type).name.lower()
@@ -778,3 +778,13 @@ class Connection:
 
     def _queue_out(self, octets: memoryview) -> None:
         self._out.append(octets)
+
+
+def _culprit(stream: Stream, message: Terminate) -> FetchWork | None:
+    """The request that the peer's Terminate names by the headers that it returns."""
+    if len(message.read_header) == rdmap.READ_REQUEST_LENGTH:
+        return stream.read_of(rdmap.ReadRequest.parse(message.read_header).sink_stag)
+    header = message.ddp_header
+    if len(header) == ddp.UNTAGGED_HEADER and rdmap.opcode_of(header[1]) == rdmap.Opcode.ATOMIC_REQUEST:
+        return stream.atomic_of(ddp.parse_untagged(header).msn)
+    return None

@@ -17,6 +17,7 @@ from softndk.wire.terminate import Terminate, describe
 __all__ = [
     "Cause",
     "ProtocolFault",
+    "atomic_cause",
     "fault_value",
     "read_source_cause",
     "received_code",
@@ -82,6 +83,17 @@ class Cause(Enum):
     CANNOT_INVALIDATE = _Row(0, 2, 9, Echo.DDP, "RFC 5040 4.8; R-SENDINV-2", "invalidate")
     INVALIDATE_NOT_ASSOCIATED = _Row(0, 1, 9, Echo.DDP, "RFC 5040 4.8; R-SENDINV-2", "invalidate pd")
     CHANGED_OPCODE = _Row(0, 2, 6, Echo.DDP, "RFC 5040 4.3", "opcode changed")
+    IMMEDIATE_LENGTH = _Row(0, 2, 7, Echo.DDP, "RFC 7306 6", "immediate length")
+    ATOMIC_TOO_LONG = _Row(1, 2, 5, Echo.DDP, "RFC 7306 5", "atomic long")
+    ATOMIC_TOO_SHORT = _Row(0, 2, 7, Echo.DDP, "RFC 7306 5", "atomic short")
+    ATOMIC_OPERATION = _Row(0, 2, 6, Echo.DDP, "RFC 7306 5", "atomic operation")
+    ATOMIC_MISALIGNED = _Row(0, 2, 7, Echo.DDP, "RFC 7306 5", "atomic alignment")
+    ATOMIC_INVALID_STAG = _Row(0, 1, 0, Echo.DDP, "RFC 5040 4.8; R-MEM-1", "atomic stag")
+    ATOMIC_NOT_ASSOCIATED = _Row(0, 1, 3, Echo.DDP, "RFC 5040 4.8; R-MEM-1", "atomic pd")
+    ATOMIC_NO_RIGHT = _Row(0, 1, 2, Echo.DDP, "RFC 5040 4.8; R-MEM-2", "atomic right")
+    ATOMIC_WRAP = _Row(0, 1, 4, Echo.DDP, "RFC 5040 4.8; R-MEM-3", "atomic wrap")
+    ATOMIC_BOUNDS = _Row(0, 1, 1, Echo.DDP, "RFC 5040 4.8; R-MEM-3", "atomic bounds")
+    UNEXPECTED_ATOMIC_RESPONSE = _Row(0, 2, 6, Echo.DDP, "RFC 7306 5", "atomic response")
     LOCAL_ERROR = _Row(0, 0, 0, Echo.NONE, "RFC 5040 4.8, local catastrophic", "local")
     NIC_FAILURE = _Row(0, 2, 8, Echo.NONE, "RFC 5040 4.8, catastrophic, global", "nic")
     STARTUP_FAILED = _Row(2, 0, 5, Echo.NONE, "RFC 6581 10", "startup")
@@ -125,6 +137,15 @@ _READ: Final = {
 }
 
 
+_ATOMIC: Final = {
+    Denial.INVALID_TOKEN: Cause.ATOMIC_INVALID_STAG,
+    Denial.NOT_ASSOCIATED: Cause.ATOMIC_NOT_ASSOCIATED,
+    Denial.MISSING_RIGHT: Cause.ATOMIC_NO_RIGHT,
+    Denial.WRAP: Cause.ATOMIC_WRAP,
+    Denial.OUT_OF_BOUNDS: Cause.ATOMIC_BOUNDS,
+}
+
+
 def write_cause(denial: Denial) -> Cause:
     """The fault of an inbound RDMA Write that was denied."""
     return _WRITE[denial]
@@ -133,6 +154,11 @@ def write_cause(denial: Denial) -> Cause:
 def read_source_cause(denial: Denial) -> Cause:
     """The fault of an inbound Read Request whose source was denied."""
     return _READ[denial]
+
+
+def atomic_cause(denial: Denial) -> Cause:
+    """The fault of an inbound Atomic Request whose target was denied."""
+    return _ATOMIC[denial]
 
 
 def sent_code(fault: ProtocolFault) -> int:
@@ -176,8 +202,15 @@ def fault_value(fault: ProtocolFault) -> Fault:
     )
 
 
-def received_value(message: Terminate) -> Fault:
-    """The public record of the peer's Terminate."""
+def received_value(message: Terminate, *, extended: bool = False) -> Fault:
+    """The public record of the peer's Terminate. extended: something of RFC 7306 has been sent on this connection."""
+    text = describe(message.layer, message.etype, message.code)
+    if (message.layer, message.etype, message.code) == _UNEXPECTED_OPCODE:
+        opcode = rdmap.opcode_of(message.ddp_header[1]) if message.ddp_header else None
+        if opcode in rdmap.RFC7306:
+            text += f", to our {rdmap.Opcode(opcode).name}: this peer has no RFC 7306, which iWARP does not negotiate"
+        elif opcode is None and extended:
+            text += ": perhaps this peer has no RFC 7306, which this side has used and iWARP does not negotiate"
     return Fault(
         layer=message.layer,
         etype=message.etype,
@@ -185,7 +218,7 @@ def received_value(message: Terminate) -> Fault:
         received=True,
         header=message.ddp_header + message.read_header,
         rule="RFC 5040 4.8",
-        text=describe(message.layer, message.etype, message.code),
+        text=text,
     )
 
 
@@ -208,5 +241,6 @@ def status_for_received(message: Terminate) -> Status | None:
     return Status.REMOTE_RESOURCES
 
 
+_UNEXPECTED_OPCODE: Final = (0, 2, 6)
 _REFUSED_INVALIDATION: Final = {(0, 2, 9), (0, 1, 9)}
 _DENIED_MEMORY: Final = {(0, 1, 0), (0, 1, 2), (0, 1, 3), (1, 1, 0), (1, 1, 2)}

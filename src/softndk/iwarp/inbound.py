@@ -1,6 +1,6 @@
-"""What arrives: DDP and RDMAP receive semantics of one stream (RFC 5041, RFC 5040).
+"""What arrives: DDP and RDMAP receive semantics of one stream (RFC 5041, RFC 5040, RFC 7306).
 
-Takes checked ULPDUs in stream order, places their payload, completes receives and reads, queues what must be answered.
+Takes checked ULPDUs in stream order, places their payload, completes receives, reads and atomics, queues what must be answered.
 Checks run in a fixed order, and nothing of a segment is used before all that concern it have passed. Knows nothing of
 framing, of sockets and of time.
 """
@@ -9,34 +9,39 @@ from collections import deque
 from typing import Final
 
 from softndk.errors import NdkError
+from softndk.iwarp import atomics
+from softndk.iwarp.atomics import OutstandingAtomic, PendingAtomic
 from softndk.iwarp.faults import (
     Cause,
     ProtocolFault,
+    atomic_cause,
     read_source_cause,
     sent_code,
     status_for_denial,
     write_cause,
 )
+from softndk.iwarp.payload import copy, scatter
 from softndk.memory.access import AccessDenied, Denial, MemoryAccess
-from softndk.memory.sge import Sge
 from softndk.memory.tokens import Right, masked
 from softndk.queues.pair import QueuePair
-from softndk.queues.work import ReadWork, ReceiveRequest
+from softndk.queues.work import AtomicWork, ReadWork, ReceiveRequest
 from softndk.status import Status
 from softndk.wire import ddp, rdmap, terminate
 from softndk.wire.ddp import QueueNumber
 from softndk.wire.rdmap import Opcode
 
-__all__ = ["Inbound", "OutstandingRead", "PendingResponse", "gather", "scatter"]
+__all__ = ["Inbound", "OutstandingRead", "PendingResponse"]
 
-_SENDS: Final = frozenset({Opcode.SEND, Opcode.SEND_INVALIDATE, Opcode.SEND_SE, Opcode.SEND_SE_INVALIDATE})
-_TAGGED: Final = frozenset({Opcode.WRITE, Opcode.READ_RESPONSE})
-_QUEUE_OF: Final = {
-    **dict.fromkeys(_SENDS, QueueNumber.SEND),
-    Opcode.READ_REQUEST: QueueNumber.READ_REQUEST,
-    Opcode.TERMINATE: QueueNumber.TERMINATE,
+_BASE_OPCODES: Final = frozenset(Opcode) - rdmap.RFC7306
+_BASE_QUEUES: Final = frozenset({QueueNumber.SEND, QueueNumber.READ_REQUEST, QueueNumber.TERMINATE})
+_ATOMIC_OPERATIONS: Final = frozenset(rdmap.AtomicOperation)
+_NAMES: Final = {
+    **dict.fromkeys((Opcode.SEND, Opcode.SEND_INVALIDATE, Opcode.SEND_SE, Opcode.SEND_SE_INVALIDATE), "Send"),
+    **dict.fromkeys((Opcode.IMMEDIATE, Opcode.IMMEDIATE_SE), "Immediate Data"),
+    Opcode.READ_REQUEST: "Read Request",
+    Opcode.ATOMIC_REQUEST: "Atomic Request",
+    Opcode.ATOMIC_RESPONSE: "Atomic Response",
 }
-_SERVED_QUEUES: Final = frozenset(_QUEUE_OF.values())
 _MSN_MASK: Final = 0xFFFFFFFF
 _HEADERS: Final = ddp.UNTAGGED_HEADER + rdmap.READ_REQUEST_LENGTH
 
@@ -73,66 +78,40 @@ class PendingResponse:
         self.ulpdu = ulpdu
 
 
-def scatter(access: MemoryAccess, sgl: tuple[Sge, ...], offset: int, data: memoryview) -> None:
-    """Copy `data` to message offset `offset` of the memory that `sgl` names.
-
-    Raises: AccessDenied: nothing has been copied then.
-    """
-    _copy(data, _pieces(access, sgl, offset, len(data), write=True))
-
-
-def gather(access: MemoryAccess, sgl: tuple[Sge, ...], offset: int, length: int) -> list[memoryview]:
-    """Views of `length` octets from message offset `offset` of the memory that `sgl` names. Raises AccessDenied."""
-    return _pieces(access, sgl, offset, length, write=False)
-
-
-def _pieces(access: MemoryAccess, sgl: tuple[Sge, ...], offset: int, length: int, *, write: bool) -> list[memoryview]:
-    found: list[memoryview] = []
-    for sge in sgl:
-        if not length:
-            break
-        if offset >= sge.length:
-            offset -= sge.length
-            continue
-        take = min(length, sge.length - offset)
-        for piece in access.local(sge.token, sge.address, sge.length, write=write):
-            if offset >= piece.nbytes:
-                offset -= piece.nbytes
-                continue
-            part = min(take, piece.nbytes - offset)
-            if part <= 0:
-                break
-            found.append(piece[offset : offset + part])
-            take -= part
-            length -= part
-            offset = 0
-        offset = 0
-    return found
-
-
 class Inbound:
     """Receiving side of one stream.
 
-    `reads`: our reads on the wire, oldest first, filled by the sending side. `responses`: the peer's reads to answer.
-    `read_limit`: IRD, how many of those we hold. `peer_terminate`: the peer's last word, once it has come.
+    `reads`, `atomics`: ours on the wire, oldest first, filled by the sending side. `responses`: the peer's reads and
+    atomics to answer, in the order of the requests. `read_limit`: IRD, how many of those we hold. `peer_terminate`: the
+    peer's last word, once it has come. rfc7306: False: be a peer that does not know Immediate Data and atomics.
     send_indication: an empty Send that comes first is the ready-to-receive indication. Choice: it is number 1 of its
     queue, uses up no receive and is not delivered (RFC 6581 5 does not say).
     """
 
     def __init__(
-        self, pair: QueuePair, access: MemoryAccess, *, read_limit: int, send_indication: bool = False
+        self,
+        pair: QueuePair,
+        access: MemoryAccess,
+        *,
+        read_limit: int,
+        send_indication: bool = False,
+        rfc7306: bool = True,
     ) -> None:
         self.pair = pair
         self.access = access
         self.read_limit = read_limit
         self.reads: deque[OutstandingRead] = deque()
-        self.responses: deque[PendingResponse] = deque()
+        self.atomics: deque[OutstandingAtomic] = deque()
+        self.responses: deque[PendingResponse | PendingAtomic] = deque()
         self.peer_terminate: terminate.Terminate | None = None
         self.refuse_reads = False
         self.segments = 0
         self._send_indication = send_indication
+        self._opcodes = frozenset(Opcode) if rfc7306 else _BASE_OPCODES
+        self._queues = frozenset(QueueNumber) if rfc7306 else _BASE_QUEUES
         self._send_msn = 1
-        self._read_msn = 1
+        self._request_msn = 1
+        self._atomic_response_msn = 1
         self._receive: ReceiveRequest | None = None  # of the message that has begun
         self._opcode = Opcode.SEND
         self._offset = 0
@@ -171,7 +150,7 @@ class Inbound:
         if header.version != ddp.VERSION:
             raise self._fault(Cause.TAGGED_VERSION, f"DDP version {header.version}, only 1 is spoken here", ulpdu)
         opcode = self._opcode_of(header.rsvdulp, ulpdu)
-        if opcode not in _TAGGED:
+        if not rdmap.OPCODES[opcode].tagged:
             raise self._fault(
                 Cause.OPCODE_ON_WRONG_QUEUE,
                 f"{opcode.name} in a tagged segment; it is an untagged message",
@@ -192,7 +171,7 @@ class Inbound:
             raise self._fault(
                 write_cause(denied.denial), f"RDMA Write of {len(payload)} octets: {denied.text}", ulpdu
             ) from None
-        _copy(payload, targets)
+        copy(payload, targets)
 
     def _place_response(self, header: ddp.TaggedHeader, payload: memoryview, ulpdu: memoryview) -> None:
         if not self.reads:
@@ -249,38 +228,45 @@ class Inbound:
                 raise ProtocolFault(Cause.LOCAL_ERROR, f"{self.pair.name} read: {error}") from None
         self.pair.finish(request)
 
-    # ---- untagged: Send family, Read Request, Terminate
+    # ---- untagged: Send family and Immediate Data, requests for an answer, Terminate, Atomic Response
 
     def _handle_untagged(self, ulpdu: memoryview, hold: bool) -> bool:
         header = ddp.parse_untagged(ulpdu)
         if header.version != ddp.VERSION:
             raise self._fault(Cause.UNTAGGED_VERSION, f"DDP version {header.version}, only 1 is spoken here", ulpdu)
         opcode = self._opcode_of(header.rsvdulp, ulpdu)
-        if opcode in _TAGGED:
+        queue = rdmap.OPCODES[opcode].queue
+        if queue is None:
             raise self._fault(
                 Cause.OPCODE_ON_WRONG_QUEUE,
                 f"{opcode.name} in an untagged segment; it is a tagged message",
                 ulpdu,
             )
-        if header.qn not in _SERVED_QUEUES:
-            raise self._fault(Cause.INVALID_QN, f"{opcode.name} on queue number {header.qn}; 0, 1 and 2 exist", ulpdu)
-        if header.qn != _QUEUE_OF[opcode]:
+        if header.qn not in self._queues:
+            raise self._fault(
+                Cause.INVALID_QN, f"{opcode.name} on queue number {header.qn}; 0 to {max(self._queues)} exist", ulpdu
+            )
+        if header.qn != queue:
             raise self._fault(
                 Cause.OPCODE_ON_WRONG_QUEUE,
-                f"{opcode.name} on queue number {header.qn}; its queue is {_QUEUE_OF[opcode].value}",
+                f"{opcode.name} on queue number {header.qn}; its queue is {queue.value}",
                 ulpdu,
             )
-        if opcode is Opcode.TERMINATE:
+        if queue is QueueNumber.SEND:
+            return self._place_send(header, opcode, ulpdu, hold)
+        if queue is QueueNumber.READ_REQUEST:
+            self._queue_response(header, opcode, ulpdu)
+        elif queue is QueueNumber.ATOMIC_RESPONSE:
+            self._take_atomic_response(header, ulpdu)
+        else:
             self._take_terminate(ulpdu)
-            return True
-        if opcode is Opcode.READ_REQUEST:
-            self._queue_response(header, ulpdu)
-            return True
-        return self._place_send(header, opcode, ulpdu, hold)
+        return True
 
     def _place_send(self, header: ddp.UntaggedHeader, opcode: Opcode, ulpdu: memoryview, hold: bool) -> bool:
         if header.msn != self._send_msn:
-            raise self._fault(Cause.INVALID_MSN, f"Send with MSN {header.msn}, expected {self._send_msn}", ulpdu)
+            raise self._fault(
+                Cause.INVALID_MSN, f"{_NAMES[opcode]} with MSN {header.msn}, expected {self._send_msn}", ulpdu
+            )
         if self._send_indication and self.segments == 1 and self._is_empty_send(header, opcode, ulpdu):
             self._send_msn += 1
             return True
@@ -308,7 +294,12 @@ class Inbound:
                 )
         payload = ulpdu[ddp.UNTAGGED_HEADER :]
         if header.mo != expected:
-            raise self._fault(Cause.INVALID_MO, f"Send at message offset {header.mo}, expected {expected}", ulpdu)
+            raise self._fault(
+                Cause.INVALID_MO, f"{_NAMES[opcode]} at message offset {header.mo}, expected {expected}", ulpdu
+            )
+        if opcode in rdmap.IMMEDIATES:
+            self._deliver_immediate(header, receive, ulpdu, solicited=opcode in rdmap.SOLICITING)
+            return True
         end = expected + len(payload)
         if end > receive.length:
             fault = self._fault(
@@ -338,6 +329,23 @@ class Inbound:
     def _is_empty_send(header: ddp.UntaggedHeader, opcode: Opcode, ulpdu: memoryview) -> bool:
         return opcode is Opcode.SEND and header.last and not header.mo and len(ulpdu) == ddp.UNTAGGED_HEADER
 
+    def _deliver_immediate(
+        self, header: ddp.UntaggedHeader, receive: ReceiveRequest, ulpdu: memoryview, *, solicited: bool
+    ) -> None:
+        """The data goes into the completion; the memory of the receive is not touched (RFC 7306 6).
+
+        Choice: more than one segment is refused at once, even if their octets would be 8 together.
+        """
+        data = bytes(ulpdu[ddp.UNTAGGED_HEADER :])
+        if len(data) != rdmap.IMMEDIATE_LENGTH or not header.last:
+            raise self._fault(
+                Cause.IMMEDIATE_LENGTH,
+                f"Immediate Data of {_size(header, data)}, it has {rdmap.IMMEDIATE_LENGTH}",
+                ulpdu,
+            )
+        self._send_msn = self._send_msn + 1 & _MSN_MASK
+        self.pair.complete_receive(receive, 0, solicited=solicited, immediate=data)
+
     def _invalidate(self, stag: int, receive: ReceiveRequest, ulpdu: memoryview) -> None:
         """The payload is placed; the token dies before the completion is visible, or the stream ends (R-INVAL-2)."""
         try:
@@ -355,33 +363,28 @@ class Inbound:
             )
             raise fault from None
 
-    def _queue_response(self, header: ddp.UntaggedHeader, ulpdu: memoryview) -> None:
-        if header.msn != self._read_msn:
-            raise self._fault(
-                Cause.INVALID_MSN, f"Read Request with MSN {header.msn}, expected {self._read_msn}", ulpdu
-            )
+    def _queue_response(self, header: ddp.UntaggedHeader, opcode: Opcode, ulpdu: memoryview) -> None:
+        """Reads and atomics share numbers and limit, and are answered in the order of the requests (RFC 7306 5)."""
+        name = _NAMES[opcode]
+        if header.msn != self._request_msn:
+            raise self._fault(Cause.INVALID_MSN, f"{name} with MSN {header.msn}, expected {self._request_msn}", ulpdu)
         if len(self.responses) >= self.read_limit:
             raise self._fault(
                 Cause.TOO_MANY_READS,
-                f"Read Request beyond the inbound read limit of {self.read_limit} in progress",
+                f"{name} beyond the inbound read limit of {self.read_limit} in progress",
                 ulpdu,
             )
         if header.mo:
-            raise self._fault(Cause.INVALID_MO, f"Read Request at message offset {header.mo}, expected 0", ulpdu)
-        body = ulpdu[ddp.UNTAGGED_HEADER :]
-        if len(body) > rdmap.READ_REQUEST_LENGTH or (len(body) == rdmap.READ_REQUEST_LENGTH and not header.last):
-            raise self._fault(
-                Cause.READ_REQUEST_TOO_LONG,
-                f"Read Request with a body of {len(body)} octets"
-                f"{'' if header.last else ' and more to come'}, it has {rdmap.READ_REQUEST_LENGTH}",
-                ulpdu,
-            )
-        if len(body) < rdmap.READ_REQUEST_LENGTH:
-            raise self._fault(
-                Cause.READ_REQUEST_TOO_SHORT,
-                f"Read Request with a body of {len(body)} octets, it has {rdmap.READ_REQUEST_LENGTH}",
-                ulpdu,
-            )
+            raise self._fault(Cause.INVALID_MO, f"{name} at message offset {header.mo}, expected 0", ulpdu)
+        atomic = opcode is Opcode.ATOMIC_REQUEST
+        pending = self._atomic_request(header, ulpdu) if atomic else self._read_request(header, ulpdu)
+        if self.refuse_reads:
+            raise self._fault(Cause.LOCAL_ERROR, f"{name} after this side's FIN: it can't be answered", ulpdu)
+        self._request_msn = self._request_msn + 1 & _MSN_MASK
+        self.responses.append(pending)
+
+    def _read_request(self, header: ddp.UntaggedHeader, ulpdu: memoryview) -> PendingResponse:
+        body = self._body(header, ulpdu, Cause.READ_REQUEST_TOO_LONG, Cause.READ_REQUEST_TOO_SHORT)
         read = rdmap.ReadRequest.parse(body)
         if read.size:
             try:
@@ -392,10 +395,69 @@ class Inbound:
                     f"Read Request for {read.size} octets: {denied.text}",
                     ulpdu,
                 ) from None
-        if self.refuse_reads:
-            raise self._fault(Cause.LOCAL_ERROR, "Read Request after this side's FIN: it can't be answered", ulpdu)
-        self._read_msn = self._read_msn + 1 & _MSN_MASK
-        self.responses.append(PendingResponse(read, bytes(ulpdu)))
+        return PendingResponse(read, bytes(ulpdu))
+
+    def _atomic_request(self, header: ddp.UntaggedHeader, ulpdu: memoryview) -> PendingAtomic:
+        """Checked now, carried out in its turn. Choice: access before alignment, else no wrap could ever be told."""
+        body = self._body(header, ulpdu, Cause.ATOMIC_TOO_LONG, Cause.ATOMIC_TOO_SHORT)
+        request = rdmap.AtomicRequest.parse(body)
+        if request.operation not in _ATOMIC_OPERATIONS:
+            raise self._fault(
+                Cause.ATOMIC_OPERATION, f"Atomic Request with operation {request.operation}; 0 and 2 exist", ulpdu
+            )
+        try:
+            atomics.target(self.access, request)
+        except AccessDenied as denied:
+            raise self._fault(atomic_cause(denied.denial), f"Atomic Request: {denied.text}", ulpdu) from None
+        if request.to % atomics.WIDTH:
+            raise self._fault(
+                Cause.ATOMIC_MISALIGNED,
+                f"Atomic Request at address {request.to:#x}, which is no multiple of {atomics.WIDTH}",
+                ulpdu,
+            )
+        return PendingAtomic(request, bytes(ulpdu))
+
+    def _take_atomic_response(self, header: ddp.UntaggedHeader, ulpdu: memoryview) -> None:
+        """Completes our oldest atomic. Its place among the Read Responses is the responder's duty, and is not checked."""
+        if header.msn != self._atomic_response_msn:
+            raise self._fault(
+                Cause.INVALID_MSN, f"Atomic Response with MSN {header.msn}, expected {self._atomic_response_msn}", ulpdu
+            )
+        if not self.atomics:
+            raise self._fault(Cause.UNEXPECTED_ATOMIC_RESPONSE, "Atomic Response, but no atomic is outstanding", ulpdu)
+        if header.mo:
+            raise self._fault(Cause.INVALID_MO, f"Atomic Response at message offset {header.mo}, expected 0", ulpdu)
+        response = rdmap.AtomicResponse.parse(self._body(header, ulpdu, Cause.ATOMIC_TOO_LONG, Cause.ATOMIC_TOO_SHORT))
+        atomic = self.atomics[0]
+        if response.identifier != atomic.identifier:
+            raise self._fault(
+                Cause.UNEXPECTED_ATOMIC_RESPONSE,
+                f"Atomic Response with identifier {response.identifier}, the oldest atomic has {atomic.identifier}",
+                ulpdu,
+            )
+        request = atomic.request
+        try:
+            scatter(self.access, request.sgl, 0, memoryview(atomics.stored(response.original)))
+        except AccessDenied as denied:  # no token of ours is on the wire: nothing that the peer did wrong
+            raise self._local_fault(request, denied) from None
+        self._atomic_response_msn = self._atomic_response_msn + 1 & _MSN_MASK
+        self.atomics.popleft()
+        request.original = response.original
+        self.pair.finish(request)
+
+    def _body(self, header: ddp.UntaggedHeader, ulpdu: memoryview, too_long: Cause, too_short: Cause) -> memoryview:
+        """What a message of fixed length, which is one segment, has behind its header."""
+        opcode = Opcode(rdmap.opcode_of(header.rsvdulp))
+        wanted = rdmap.OPCODES[opcode].body
+        assert wanted is not None
+        body = ulpdu[ddp.UNTAGGED_HEADER :]
+        if len(body) == wanted and header.last:
+            return body
+        raise self._fault(
+            too_short if len(body) < wanted else too_long,
+            f"{_NAMES[opcode]} with a body of {_size(header, body)}, it has {wanted}",
+            ulpdu,
+        )
 
     def _take_terminate(self, ulpdu: memoryview) -> None:
         """Read leniently: whatever it says, the stream is over (RFC 5040 4.8)."""
@@ -407,7 +469,7 @@ class Inbound:
         version, opcode = rdmap.version_of(control), rdmap.opcode_of(control)
         if version != rdmap.VERSION:
             raise self._fault(Cause.RDMAP_VERSION, f"RDMAP version {version}, only 1 is spoken here", ulpdu)
-        if opcode not in _QUEUE_OF and opcode not in _TAGGED:
+        if opcode not in self._opcodes:
             raise self._fault(Cause.UNKNOWN_OPCODE, f"RDMAP opcode {opcode} is not implemented here", ulpdu)
         return Opcode(opcode)
 
@@ -429,14 +491,11 @@ class Inbound:
         request.fail(status, f"{fault.text} [{status.name}, R-INV-3]", None, sent_code(fault))
         return fault
 
-    def _local_fault(self, request: ReceiveRequest, denied: AccessDenied) -> ProtocolFault:
+    def _local_fault(self, request: ReceiveRequest | AtomicWork, denied: AccessDenied) -> ProtocolFault:
         text = f"{self.pair.name} {request.type.name.lower()}: {denied.text}"
         request.fail(status_for_denial(denied.denial), f"{text} [{status_for_denial(denied.denial).name}, R-WR-15]")
         return ProtocolFault(Cause.LOCAL_ERROR, text)
 
 
-def _copy(data: memoryview, targets: list[memoryview]) -> None:
-    position = 0
-    for target in targets:
-        target[:] = data[position : position + target.nbytes]
-        position += target.nbytes
+def _size(header: ddp.UntaggedHeader, body: bytes | memoryview) -> str:
+    return f"{len(body)} octets" + ("" if header.last else " and more to come")

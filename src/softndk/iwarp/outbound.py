@@ -1,7 +1,7 @@
-"""What leaves: segmentation, the read responder, fences and order of one stream (RFC 5041 5, RFC 5040 5.5).
+"""What leaves: segmentation, the responder, fences and order of one stream (RFC 5041 5, RFC 5040 5.5, RFC 7306 7).
 
 Frames are made when the driver asks for them, one message after the other, never interleaved. A send or write is
-finished when the transport has taken its last octet (R-COMP-7); a read when its response is in.
+finished when the transport has taken its last octet (R-COMP-7); a read or an atomic when its response is in.
 """
 
 from collections import deque
@@ -9,13 +9,26 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from softndk.errors import NdkError
-from softndk.iwarp.faults import Cause, ProtocolFault, read_source_cause, status_for_denial
+from softndk.flags import OperationType
+from softndk.iwarp import atomics
+from softndk.iwarp.atomics import OutstandingAtomic, PendingAtomic
+from softndk.iwarp.faults import Cause, ProtocolFault, atomic_cause, read_source_cause, status_for_denial
 from softndk.iwarp.framing import Framer
-from softndk.iwarp.inbound import Inbound, OutstandingRead, PendingResponse, gather
+from softndk.iwarp.inbound import Inbound, OutstandingRead, PendingResponse
+from softndk.iwarp.payload import gather
 from softndk.memory.access import AccessDenied
 from softndk.memory.tokens import Right
 from softndk.queues.pair import QueuePair
-from softndk.queues.work import InitiatorRequest, LocalRequest, ReadWork, SendWork, WriteWork
+from softndk.queues.work import (
+    AtomicWork,
+    FetchWork,
+    ImmediateWork,
+    InitiatorRequest,
+    LocalRequest,
+    ReadWork,
+    SendWork,
+    WriteWork,
+)
 from softndk.wire import ddp, rdmap, terminate
 from softndk.wire.ddp import QueueNumber, TaggedHeader, UntaggedHeader
 from softndk.wire.rdmap import Opcode
@@ -28,6 +41,10 @@ _SEND_OPCODE: Final = {  # (invalidate, solicited)
     (True, False): Opcode.SEND_INVALIDATE,
     (False, True): Opcode.SEND_SE,
     (True, True): Opcode.SEND_SE_INVALIDATE,
+}
+_ATOMIC_OPERATION: Final = {
+    OperationType.FETCH_ADD: rdmap.AtomicOperation.FETCH_ADD,
+    OperationType.COMPARE_SWAP: rdmap.AtomicOperation.COMPARE_SWAP,
 }
 
 
@@ -51,7 +68,8 @@ class Outbound:
         self._untagged_room = mulpdu - ddp.UNTAGGED_HEADER
         self._tagged_room = mulpdu - ddp.TAGGED_HEADER
         self._send_msn = 1
-        self._read_msn = 1
+        self._request_msn = 1
+        self._atomic_response_msn = 1
         self._message: Iterator[bytearray] | None = None
         self._responses_first = True
         self._made = 0  # octets of all frames made
@@ -118,7 +136,7 @@ class Outbound:
             return False
         if responses and (self._responses_first or request is None):
             self._responses_first = False
-            self._message = self._response(responses[0])
+            self._message = self._answer(responses[0])
             return True
         self._responses_first = True
         if request is None:
@@ -130,10 +148,12 @@ class Outbound:
             self._message = self._send(request)
         elif isinstance(request, WriteWork):
             self._message = self._write(request)
+        elif isinstance(request, ImmediateWork):
+            self._message = iter((self._immediate(request),))
         else:
-            assert isinstance(request, ReadWork)
+            assert isinstance(request, FetchWork)
             self._check_sink(request)
-            self._message = iter((self._read_request(request),))
+            self._message = iter((self._fetch(request),))
         return True
 
     def _execute(self, request: LocalRequest) -> None:
@@ -162,6 +182,14 @@ class Outbound:
             if last:
                 return
 
+    def _immediate(self, request: ImmediateWork) -> bytearray:
+        opcode = Opcode.IMMEDIATE_SE if request.solicited else Opcode.IMMEDIATE
+        header = UntaggedHeader(True, rdmap.control(opcode), 0, QueueNumber.SEND, self._send_msn, 0)
+        self._send_msn = self._send_msn + 1 & _MSN_MASK
+        frame = self._frame(header.emit(), [memoryview(request.data)])
+        self._in_transit.append((self._made, request))
+        return frame
+
     def _write(self, request: WriteWork) -> Iterator[bytearray]:
         control = rdmap.control(Opcode.WRITE)
         offset = 0
@@ -179,6 +207,12 @@ class Outbound:
             if last:
                 return
 
+    def _fetch(self, request: FetchWork) -> bytearray:
+        if isinstance(request, AtomicWork):
+            return self._atomic_request(request)
+        assert isinstance(request, ReadWork)
+        return self._read_request(request)
+
     def _read_request(self, request: ReadWork | None) -> bytearray:
         read = OutstandingRead(request, self._draw_sink())
         self._inbound.reads.append(read)
@@ -187,11 +221,33 @@ class Outbound:
             body = rdmap.ReadRequest(read.sink_stag, 0, 0, 1, 0)
         else:
             body = rdmap.ReadRequest(read.sink_stag, 0, request.length, request.remote_stag, request.remote_address)
-        header = UntaggedHeader(
-            True, rdmap.control(Opcode.READ_REQUEST), 0, QueueNumber.READ_REQUEST, self._read_msn, 0
+        return self._ask(Opcode.READ_REQUEST, body.emit())
+
+    def _atomic_request(self, request: AtomicWork) -> bytearray:
+        atomic = OutstandingAtomic(request, self._request_msn)
+        self._inbound.atomics.append(atomic)
+        body = rdmap.AtomicRequest(
+            _ATOMIC_OPERATION[request.type],
+            atomic.identifier,
+            request.remote_stag,
+            request.remote_address,
+            request.data,
+            request.mask,
+            request.compare,
+            request.compare_mask,
         )
-        self._read_msn = self._read_msn + 1 & _MSN_MASK
-        return self._frame(header.emit(), [memoryview(body.emit())])
+        return self._ask(Opcode.ATOMIC_REQUEST, body.emit())
+
+    def _ask(self, opcode: Opcode, body: bytes) -> bytearray:
+        """The next message of the queue that reads and atomics share."""
+        header = UntaggedHeader(True, rdmap.control(opcode), 0, QueueNumber.READ_REQUEST, self._request_msn, 0)
+        self._request_msn = self._request_msn + 1 & _MSN_MASK
+        return self._frame(header.emit(), [memoryview(body)])
+
+    def _answer(self, first: PendingResponse | PendingAtomic) -> Iterator[bytearray]:
+        if isinstance(first, PendingAtomic):
+            return iter((self._atomic_response(first),))
+        return self._response(first)
 
     def _response(self, response: PendingResponse) -> Iterator[bytearray]:
         """Answer one read; the source is looked up again for each segment, since it may be gone by then."""
@@ -216,6 +272,22 @@ class Outbound:
             yield frame
             if last:
                 return
+
+    def _atomic_response(self, pending: PendingAtomic) -> bytearray:
+        """Carry out one atomic, and answer it in the same step: every request before it has been answered."""
+        try:
+            original = atomics.execute(self._access, pending.request)
+        except AccessDenied as denied:
+            raise ProtocolFault(
+                atomic_cause(denied.denial), f"Atomic Request: {denied.text}", pending.ulpdu, len(pending.ulpdu)
+            ) from None
+        self._inbound.responses.popleft()
+        header = UntaggedHeader(
+            True, rdmap.control(Opcode.ATOMIC_RESPONSE), 0, QueueNumber.ATOMIC_RESPONSE, self._atomic_response_msn, 0
+        )
+        self._atomic_response_msn = self._atomic_response_msn + 1 & _MSN_MASK
+        body = rdmap.AtomicResponse(pending.request.identifier, original).emit()
+        return self._frame(header.emit(), [memoryview(body)])
 
     @staticmethod
     def _source_gone(response: PendingResponse, denied: AccessDenied) -> ProtocolFault:
@@ -246,7 +318,7 @@ class Outbound:
         except AccessDenied as denied:
             raise self._local_fault(request, denied) from None
 
-    def _check_sink(self, request: ReadWork) -> None:
+    def _check_sink(self, request: FetchWork) -> None:
         """Nothing is asked of the peer that could not be placed here (R-WR-15)."""
         try:
             for sge in request.sgl:
@@ -255,7 +327,7 @@ class Outbound:
         except AccessDenied as denied:
             raise self._local_fault(request, denied) from None
 
-    def _local_fault(self, request: SendWork | WriteWork | ReadWork, denied: AccessDenied) -> ProtocolFault:
+    def _local_fault(self, request: SendWork | WriteWork | FetchWork, denied: AccessDenied) -> ProtocolFault:
         status = status_for_denial(denied.denial)
         text = f"{self.pair.name} {request.type.name.lower()}: {denied.text}"
         request.fail(status, f"{text} [{status.name}, R-WR-15]")

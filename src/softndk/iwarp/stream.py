@@ -10,7 +10,7 @@ from typing import Protocol
 
 from typing_extensions import Buffer
 
-from softndk.queues.work import ReadWork
+from softndk.queues.work import AtomicWork, ReadWork
 from softndk.wire.terminate import Terminate
 
 __all__ = ["Stream", "StreamParameters"]
@@ -20,8 +20,9 @@ __all__ = ["Stream", "StreamParameters"]
 class StreamParameters:
     """What start-up has settled for one stream.
 
-    mulpdu: largest ULPDU to send, octets. inbound_read_limit: IRD. fenced: nothing may be sent before the first
-    FPDU has come. send_indication: an empty Send that comes first says that the peer is ready, and is no message.
+    mulpdu: largest ULPDU to send, octets. inbound_read_limit: IRD, for reads and atomics together. fenced: nothing may
+    be sent before the first FPDU has come. send_indication: an empty Send that comes first says that the peer is ready,
+    and is no message. rfc7306: Immediate Data and atomics are taken in; False: they are unknown opcodes.
     """
 
     crc: bool
@@ -31,6 +32,7 @@ class StreamParameters:
     inbound_read_limit: int
     fenced: bool
     send_indication: bool = False
+    rfc7306: bool = True
 
 
 class Stream(Protocol):
@@ -43,7 +45,7 @@ class Stream(Protocol):
     held: bool
     """A message waits for a receive; nothing more is taken in until `resume`."""
     refuse_reads: bool
-    """Set when this side can't answer any more."""
+    """Set when this side can't answer any more, neither reads nor atomics."""
 
     def consume(self, data: memoryview, *, hold: bool) -> None:
         """Take received octets (borrowed). `hold`: a message without a receive waits instead of being a fault."""
@@ -94,7 +96,10 @@ class Stream(Protocol):
 
     @property
     def quiet(self) -> bool:
-        """Nothing is under way: no unfinished own request, no read to answer, every frame taken."""
+        """Nothing is under way: no unfinished own request, no read or atomic to answer, every frame taken."""
 
     def read_of(self, sink_stag: int) -> ReadWork | None:
         """Our outstanding read whose sink has this STag (a Terminate names it), or None."""
+
+    def atomic_of(self, msn: int) -> AtomicWork | None:
+        """Our outstanding atomic whose request had this MSN (a Terminate names it), or None."""

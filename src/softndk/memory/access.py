@@ -5,9 +5,10 @@ all of them hold.
 """
 
 from enum import Enum
+from typing import Final
 
 from softndk.memory.logical import LogicalSpace
-from softndk.memory.tokens import ProtectionDomain, Right, Scope, TokenEntry, TokenTable, masked
+from softndk.memory.tokens import REMOTE_RIGHTS, ProtectionDomain, Right, Scope, TokenEntry, TokenTable, masked
 
 __all__ = ["AccessDenied", "Denial", "MemoryAccess"]
 
@@ -21,6 +22,13 @@ class Denial(Enum):
     WRAP = "address wraps 2^64"
     OUT_OF_BOUNDS = "outside the region"
     NOT_INVALIDATABLE = "token may not be invalidated"
+
+
+_RIGHT_NAMES: Final = {
+    Right.REMOTE_READ: "remote read",
+    Right.REMOTE_WRITE: "remote write",
+    Right.REMOTE_ATOMIC: "remote atomic",
+}
 
 
 class AccessDenied(Exception):
@@ -93,10 +101,10 @@ class MemoryAccess:
         )
 
     def remote(self, stag: int, to: int, length: int, right: Right) -> list[memoryview]:
-        """Octets that the peer may read or write (R-MEM-1 to -3). Raises AccessDenied."""
+        """Octets that the peer may use with the one remote `right` (R-MEM-1 to -3). Raises AccessDenied."""
         entry = self._associated(stag)
         if not entry.rights & right:
-            name = "remote write" if right is Right.REMOTE_WRITE else "remote read"
+            name = _RIGHT_NAMES[right]
             raise AccessDenied(Denial.MISSING_RIGHT, f"token {masked(stag)} of {entry.owner} gives no {name} [R-MEM-2]")
         return self._slices(entry, to, length)
 
@@ -115,7 +123,7 @@ class MemoryAccess:
                 f"token {masked(stag)} of {entry.owner}, which has {entry.bound_windows} windows bound:"
                 " a peer may not invalidate it [R-INVAL-1]",
             )
-        if entry.scope is Scope.FAST_REMOTE and not entry.rights & (Right.REMOTE_READ | Right.REMOTE_WRITE):
+        if entry.scope is Scope.FAST_REMOTE and not entry.rights & REMOTE_RIGHTS:
             raise AccessDenied(
                 Denial.NOT_INVALIDATABLE,
                 f"token {masked(stag)} of {entry.owner}, which has no remote rights: not the peer's to invalidate"

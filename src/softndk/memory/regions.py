@@ -209,8 +209,8 @@ class Window:
     def bind(self, region: Region | FastRegion, base: int, length: int, rights: Right, stream: object) -> None:
         """Execute a bind (R-BIND-2, -5).
 
-        Raises: InvalidState: bound already. AccessViolation: region not valid, range outside, or remote write over a
-        region without local write. Nothing has changed then.
+        Raises: InvalidState: bound already. AccessViolation: region not valid, range outside, or remote write or atomic
+        over a region without local write. Nothing has changed then.
         """
         self.check_bind(region, base, length, rights)
         assert region.memory is not None
@@ -233,10 +233,10 @@ class Window:
                 f"{self.name} bind: [{base:#x}, +{length}) is not inside {region.name}"
                 f" [{region.base:#x}, +{region.length}) [ACCESS_VIOLATION, R-BIND-2]"
             )
-        if rights & Right.REMOTE_WRITE and not region.rights & Right.LOCAL_WRITE:
+        if rights & (Right.REMOTE_WRITE | Right.REMOTE_ATOMIC) and not region.rights & Right.LOCAL_WRITE:
+            wanted = "remote write" if rights & Right.REMOTE_WRITE else "remote atomic"
             raise AccessViolation(
-                f"{self.name} bind: remote write over {region.name}, which has no local write"
-                " [ACCESS_VIOLATION, R-BIND-1]"
+                f"{self.name} bind: {wanted} over {region.name}, which has no local write [ACCESS_VIOLATION, R-BIND-1]"
             )
 
     def invalidate(self) -> None:

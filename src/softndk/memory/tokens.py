@@ -13,7 +13,7 @@ from typing import Final
 
 from softndk.memory.buffers import ByteRange
 
-__all__ = ["ProtectionDomain", "Right", "Scope", "TokenEntry", "TokenTable", "masked"]
+__all__ = ["REMOTE_RIGHTS", "ProtectionDomain", "Right", "Scope", "TokenEntry", "TokenTable", "masked"]
 
 RESTING_INDICES: Final = 4096
 """Freed indices that are not handed out again: with 2^24 indices a stale token stays dead for a long time."""
@@ -26,6 +26,10 @@ class Right(IntFlag):
     LOCAL_WRITE = 1
     REMOTE_READ = 2
     REMOTE_WRITE = 4
+    REMOTE_ATOMIC = 8
+
+
+REMOTE_RIGHTS: Final = Right.REMOTE_READ | Right.REMOTE_WRITE | Right.REMOTE_ATOMIC
 
 
 class Scope(Enum):

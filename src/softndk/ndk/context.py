@@ -6,8 +6,8 @@ from typing import Final
 from softndk.config import IwarpConfig
 from softndk.datapath import DataPath
 from softndk.drivers.runtime import Runtime
-from softndk.errors import InsufficientResources, NdkError
-from softndk.flags import AdapterFlag, Address, NdkVersion, ObjectType, RdmaTechnology
+from softndk.errors import InsufficientResources, NdkError, NotSupported
+from softndk.flags import AdapterFlag, Address, Extension, NdkVersion, ObjectType, RdmaTechnology
 from softndk.iwarp.negotiation import max_private_data
 from softndk.ndk.incidents import IncidentLog
 from softndk.results import AdapterInfo, AdapterStatistics
@@ -22,6 +22,7 @@ VERSIONS: Final = (NdkVersion(1, 2), NdkVersion(2, 1))
 VENDOR_ID: Final = 0x000000
 """No OUI is assigned to this project."""
 DEVICE_ID: Final = 0x6E646B
+_EXTENSIONS: Final = Extension.IMMEDIATE_DATA | Extension.ATOMIC_FETCH_ADD | Extension.ATOMIC_COMPARE_SWAP
 
 _LIMIT_OF: Final = {
     ObjectType.CONNECTOR: "max_connector_count",
@@ -119,6 +120,14 @@ class AdapterContext:
             else:
                 self.capture.close()
 
+    def check_extension(self, who: str, extension: Extension) -> None:
+        """Raise NotSupported unless this adapter has `extension`. `who`: object and operation."""
+        if not self.info.extensions & extension:
+            raise NotSupported(
+                f"{who}: this adapter has no {extension.name} (query_info().extensions): IwarpConfig.rfc7306 is off"
+                " [NOT_SUPPORTED]"
+            )
+
     @property
     def tells_provider_codes(self) -> bool:
         """Provider codes and disconnect reasons exist from 2.1 on."""
@@ -158,4 +167,5 @@ def adapter_info(version: NdkVersion, config: IwarpConfig) -> AdapterInfo:
             | AdapterFlag.LOOPBACK_CONNECTIONS_SUPPORTED
         ),
         rdma_technology=RdmaTechnology.IWARP,
+        extensions=_EXTENSIONS if config.rfc7306 else Extension(0),
     )

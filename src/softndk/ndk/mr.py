@@ -4,7 +4,7 @@ import operator
 
 from softndk.drivers.pending import Pending, Promise
 from softndk.errors import InvalidParameter, InvalidState, NdkError, error_for
-from softndk.flags import LocalToken, MrFlag, ObjectType, RemoteToken
+from softndk.flags import Extension, LocalToken, MrFlag, ObjectType, RemoteToken
 from softndk.memory.buffers import Mdl, Memory
 from softndk.memory.regions import FastRegion, Region
 from softndk.memory.sge import Sge
@@ -17,7 +17,8 @@ from softndk.status import Status
 
 __all__ = ["Mr"]
 
-_ALL_FLAGS = MrFlag.ALLOW_REMOTE_WRITE | MrFlag.ALLOW_REMOTE_READ | MrFlag.RDMA_READ_SINK
+_ALL_FLAGS = MrFlag.ALLOW_REMOTE_WRITE | MrFlag.ALLOW_REMOTE_READ | MrFlag.RDMA_READ_SINK | MrFlag.ALLOW_REMOTE_ATOMIC
+_REMOTE_ATOMIC = MrFlag.ALLOW_REMOTE_ATOMIC.value
 _REMOTE_WRITE = MrFlag.ALLOW_REMOTE_WRITE.value
 _REMOTE_WRITE_ALONE = _REMOTE_WRITE & ~MrFlag.ALLOW_LOCAL_WRITE.value  # half of a flag is no flag (R-FLAG-1)
 
@@ -117,8 +118,9 @@ class Mr(NdkObject):
         a remote right opens the region to every connected peer of the PD that has the token (A-13). length: octets.
 
         Raises: InvalidParameter: not a buffer or not contiguous (R-REGMR-4), a length that is not 1 to the buffer's and
-        max_registration_size (A-24), a write right over a read-only buffer, or unknown flags (R-REGMR-5). InvalidState
-        (INVALID_DEVICE_REQUEST): registered already (R-REGMR-7), or made for fast registers (R-MR-1). Nothing has changed.
+        max_registration_size (A-24), a write right over a read-only buffer, or unknown flags (R-REGMR-5). NotSupported:
+        ALLOW_REMOTE_ATOMIC with IwarpConfig.rfc7306 off. InvalidState (INVALID_DEVICE_REQUEST): registered already
+        (R-REGMR-7), or made for fast registers (R-MR-1). Nothing has changed.
         """
         with self._lock:
             self._check_usable("register")
@@ -176,6 +178,10 @@ class Mr(NdkObject):
         check_int(f"{self._label} register", "flags", flags)
         if flags & ~_ALL_FLAGS.value or flags < 0 or flags & _REMOTE_WRITE == _REMOTE_WRITE_ALONE:
             raise InvalidParameter(f"{self._label} register: unknown flags {flags:#x} [INVALID_PARAMETER, R-REGMR-5]")
+        if flags & _REMOTE_ATOMIC:
+            self._context.check_extension(
+                f"{self._label} register", Extension.ATOMIC_FETCH_ADD | Extension.ATOMIC_COMPARE_SWAP
+            )
         mdl = buffer if isinstance(buffer, Mdl) else Mdl(buffer)
         size = mdl.length if length is None else length
         limit = min(mdl.length, self._context.info.max_registration_size)
@@ -259,4 +265,6 @@ def _rights(flags: int) -> Right:
         rights |= Right.REMOTE_READ
     if (flags & MrFlag.ALLOW_REMOTE_WRITE) == MrFlag.ALLOW_REMOTE_WRITE:
         rights |= Right.REMOTE_WRITE
+    if flags & _REMOTE_ATOMIC:
+        rights |= Right.REMOTE_ATOMIC | Right.LOCAL_WRITE
     return rights

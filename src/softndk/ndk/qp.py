@@ -1,4 +1,4 @@
-"""Queue pair (NDK_QP): the seven initiator requests, receive, flush.
+"""Queue pair (NDK_QP): the initiator requests, receive, flush.
 
 A method checks the call and raises; what it posts can only fail as a result. A post that raises starts everything
 that was posted with DEFER before it (R-DEFER-3).
@@ -10,22 +10,23 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from softndk.drivers.channel import Channel
 from softndk.errors import (
     Aborted,
-    AccessViolation,
     BufferOverflow,
     ConnectionInvalid,
     InvalidParameter,
     InvalidState,
 )
-from softndk.flags import PAGE_SIZE, ObjectType, OperationType, OpFlag, RemoteToken
+from softndk.flags import ObjectType, OpFlag, RemoteToken
 from softndk.memory.access import AccessDenied, MemoryAccess
-from softndk.memory.buffers import ByteRange, Memory, byte_view
-from softndk.memory.regions import FastRegion, Window
+from softndk.memory.buffers import Memory, byte_view
+from softndk.memory.regions import FastRegion
 from softndk.memory.sge import InlineSge, Sge, Sgl
-from softndk.memory.tokens import ProtectionDomain, Right
+from softndk.memory.tokens import ProtectionDomain
 from softndk.ndk.context import AdapterContext
 from softndk.ndk.cq import Cq
+from softndk.ndk.extension_requests import atomic_request, immediate_request
 from softndk.ndk.lam import LogicalAddressMapping
 from softndk.ndk.limits import check_int
+from softndk.ndk.memory_requests import bind_request, fast_register_request, invalidate_request
 from softndk.ndk.mr import Mr
 from softndk.ndk.mw import Mw
 from softndk.ndk.object import NdkObject
@@ -33,7 +34,7 @@ from softndk.ndk.sges import check_sge, checked_sges
 from softndk.ndk.srq import Srq
 from softndk.ndk.strict import watch_overlaps
 from softndk.queues.pair import QueuePair
-from softndk.queues.work import InitiatorRequest, LocalRequest, ReadWork, ReceiveRequest, SendWork, WriteWork
+from softndk.queues.work import InitiatorRequest, ReadWork, ReceiveRequest, SendWork, WriteWork
 from softndk.status import Status
 
 if TYPE_CHECKING:
@@ -42,22 +43,24 @@ if TYPE_CHECKING:
 __all__ = ["Qp"]
 
 _COMMON: Final = (OpFlag.SILENT_SUCCESS | OpFlag.READ_FENCE | OpFlag.DEFER).value
+_REMOTE: Final = OpFlag.ALLOW_REMOTE_READ | OpFlag.ALLOW_REMOTE_WRITE | OpFlag.ALLOW_REMOTE_ATOMIC
 _FLAGS: Final = {  # which flags each request lists (R-FLAG-3)
     "send": _COMMON | OpFlag.SEND_AND_SOLICIT_EVENT.value | OpFlag.INLINE.value,
     "write": _COMMON | OpFlag.INLINE.value,
     "read": _COMMON | OpFlag.RDMA_READ_LOCAL_INVALIDATE.value,
-    "bind": _COMMON | (OpFlag.ALLOW_REMOTE_READ | OpFlag.ALLOW_REMOTE_WRITE).value,
-    "fast_register": _COMMON
-    | (OpFlag.ALLOW_REMOTE_READ | OpFlag.ALLOW_LOCAL_WRITE | OpFlag.ALLOW_REMOTE_WRITE | OpFlag.RDMA_READ_SINK).value,
+    "bind": _COMMON | _REMOTE.value,
+    "fast_register": _COMMON | (_REMOTE | OpFlag.ALLOW_LOCAL_WRITE | OpFlag.RDMA_READ_SINK).value,
     "invalidate": _COMMON,
+    "send_immediate": _COMMON | OpFlag.SEND_AND_SOLICIT_EVENT.value,
+    "fetch_add": _COMMON,
+    "compare_swap": _COMMON,
 }
 _FLAGS["send_and_invalidate"] = _FLAGS["send"]
 _INLINE: Final = OpFlag.INLINE.value
 _DEFER: Final = OpFlag.DEFER.value
-_LOCAL_WRITE: Final = OpFlag.ALLOW_LOCAL_WRITE.value
-_REMOTE_WRITE: Final = OpFlag.ALLOW_REMOTE_WRITE.value  # contains the former (R-FLAG-1)
 _U32: Final = 1 << 32
 _U64: Final = 1 << 64
+_ONES: Final = _U64 - 1
 _T = TypeVar("_T", Mr, Mw)
 
 
@@ -144,7 +147,7 @@ class Qp(NdkObject):
         not valid when the request's turn came (R-WR-15), or the peer's NIC refused this or an earlier request for a token
         or right (A-4). REMOTE_RESOURCES: the peer's NIC refused it for another reason. CANCELLED: flushed (R-FLUSH-1).
         """
-        self._post(self._send_request, "send", flags, sgl, context, None)
+        self._post(Qp._send_request, "send", flags, sgl, context, None)
 
     def send_and_invalidate(
         self, sgl: Sgl | Memory, remote_token: RemoteToken, *, flags: int = 0, context: Any = None
@@ -158,7 +161,7 @@ class Qp(NdkObject):
         Raises: InvalidParameter: remote_token is not a number of 32 bits; as `send` otherwise.
         Results: as `send`
         """
-        self._post(self._send_request, "send_and_invalidate", flags, sgl, context, remote_token)
+        self._post(Qp._send_request, "send_and_invalidate", flags, sgl, context, remote_token)
 
     def write(
         self,
@@ -178,7 +181,7 @@ class Qp(NdkObject):
         Raises: InvalidParameter: remote_address is not a number of 64 bits, or remote_token of 32; as `send` otherwise.
         Results: as `send`
         """
-        self._post(self._write_request, "write", flags, sgl, context, remote_address, remote_token)
+        self._post(Qp._write_request, "write", flags, sgl, context, remote_address, remote_token)
 
     def read(
         self, sgl: Sgl, remote_address: int, remote_token: RemoteToken, *, flags: int = 0, context: Any = None
@@ -198,7 +201,7 @@ class Qp(NdkObject):
         refusal of its NIC (A-4). INVALID_DEVICE_REQUEST: the local invalidation found windows bound to the region
         (R-INVAL-4). INTERNAL_ERROR: the peer's answer broke a rule of the wire. CANCELLED: flushed (R-FLUSH-1).
         """
-        self._post(self._read_request, "read", flags, sgl, context, remote_address, remote_token)
+        self._post(Qp._read_request, "read", flags, sgl, context, remote_address, remote_token)
 
     def bind(
         self,
@@ -212,8 +215,8 @@ class Qp(NdkObject):
     ) -> None:
         """Put a window on `length` octets of a region from `address`; left out: the whole region (NdkBind, R-BIND).
 
-        flags: ALLOW_REMOTE_READ and/or ALLOW_REMOTE_WRITE (the latter needs local write on the region); SILENT_SUCCESS,
-        READ_FENCE, DEFER. The window's token may be sent right behind the bind (R-WR-14). Windows may overlap and have
+        flags: ALLOW_REMOTE_READ, ALLOW_REMOTE_WRITE, ALLOW_REMOTE_ATOMIC (the last two need local write on the region);
+        SILENT_SUCCESS, READ_FENCE, DEFER. The window's token may be sent right behind the bind (R-WR-14). Windows may overlap and have
         different rights (R-BIND-5). address: as `mr.address` numbers the region, 64-bit; length in octets.
 
         Raises: AccessViolation: a range or right that the region does not have, or a region that is not valid, as far as
@@ -224,7 +227,7 @@ class Qp(NdkObject):
         Results: SUCCESS: the window is valid. ACCESS_VIOLATION: as above, found when its turn came (A-6).
         INVALID_DEVICE_REQUEST: bound already when its turn came. CANCELLED: flushed; the window is as it was.
         """
-        self._post(self._bind_request, "bind", flags, mr, context, mw, address, length)
+        self._post(bind_request, "bind", flags, mr, context, mw, address, length)
 
     def fast_register(
         self,
@@ -241,7 +244,8 @@ class Qp(NdkObject):
         are taken where left out.
 
         base_address: number of the first octet, fbo + n * PAGE_SIZE. flags: ALLOW_REMOTE_READ, ALLOW_LOCAL_WRITE,
-        ALLOW_REMOTE_WRITE, RDMA_READ_SINK (accepted, not needed); SILENT_SUCCESS, READ_FENCE, DEFER. fbo, length: octets.
+        ALLOW_REMOTE_WRITE, ALLOW_REMOTE_ATOMIC, RDMA_READ_SINK (accepted, not needed); SILENT_SUCCESS, READ_FENCE, DEFER.
+        fbo, length: octets.
         Once the call has returned the region has its address, and its token may be sent behind it (R-TOK-2).
 
         Raises: AccessViolation: a remote right on a region that was initialised without (R-FRINIT-3). InvalidState
@@ -253,7 +257,7 @@ class Qp(NdkObject):
         Results: SUCCESS: the region is valid. INVALID_DEVICE_REQUEST: registered already when its turn came (R-FREG-6).
         CANCELLED: flushed; the region is as it was.
         """
-        self._post(self._fast_register_request, "fast_register", flags, mr, context, pages, fbo, length, base_address)
+        self._post(fast_register_request, "fast_register", flags, mr, context, pages, fbo, length, base_address)
 
     def invalidate(self, target: Mr | Mw, *, flags: int = 0, context: Any = None) -> None:
         """Make a window or a fast-register region unusable (NdkInvalidate, R-INV).
@@ -268,7 +272,105 @@ class Qp(NdkObject):
         Results: SUCCESS: the token is dead. INVALID_DEVICE_REQUEST: invalid already, or windows bound, when its turn came;
         the connection ends (A-9). CANCELLED: flushed; the object is as it was.
         """
-        self._post(self._invalidate_request, "invalidate", flags, target, context)
+        self._post(invalidate_request, "invalidate", flags, target, context)
+
+    # ---- softndk's own requests: RFC 7306, which a peer need not have (Terminate 0/2/6 then)
+
+    def send_immediate(self, data: Memory | int, *, flags: int = 0, context: Any = None) -> None:
+        """Send 8 octets into the completion of the peer's oldest receive (RFC 7306, Immediate Data).
+
+        data: a bytes-like object of exactly 8 octets, copied now, or an int from 0 to 2^64-1, sent big-endian. The peer's
+        receive, of any length, completes as RECEIVE_IMMEDIATE with `immediate_data`; its buffer is not touched. In order
+        with sends, so writes posted before it are placed by then; our own result has type SEND_IMMEDIATE.
+        flags: SILENT_SUCCESS, READ_FENCE, SEND_AND_SOLICIT_EVENT, DEFER.
+
+        Raises: NotSupported: IwarpConfig.rfc7306 is off. InvalidParameter: data of another length, an int out of range, or
+        a flag that it does not have (R-FLAG-3). ConnectionInvalid: not connected (R-WR-3). QueueFull. Nothing is posted.
+        Results: SUCCESS: TCP has taken the octets (R-COMP-7). REMOTE_RESOURCES: the peer's NIC refused it, for want of a
+        receive or of RFC 7306 (A-4). CANCELLED: flushed (R-FLUSH-1).
+        """
+        self._post(immediate_request, "send_immediate", flags, data, context)
+
+    def fetch_add(
+        self,
+        sgl: Sgl,
+        remote_address: int,
+        remote_token: RemoteToken,
+        add: int,
+        *,
+        mask: int = 0,
+        flags: int = 0,
+        context: Any = None,
+    ) -> None:
+        """Add to a 64-bit number at the peer, and fetch what it was (RFC 7306, FetchAdd).
+
+        add: from 0 to 2^64-1; the sum wraps (2^64-1 takes 1 away). mask: a 1 marks the top bit of a field whose carry is
+        dropped, so several counters can share the 64 bits; 0: one field. The number is at the peer in its native order, its
+        address a multiple of 8, its token with ALLOW_REMOTE_ATOMIC.
+        sgl: 8 octets with local write, where the original value is stored in this machine's order; the result has it too,
+        as `original_value`. Atomic towards other atomics through the peer's adapter, nothing else.
+        An atomic counts as a read: against the outbound read limit, for READ_FENCE, and in the order of completion.
+        flags: SILENT_SUCCESS, READ_FENCE, DEFER.
+
+        Raises: NotSupported: IwarpConfig.rfc7306 is off. InvalidParameter: a number out of range, an address that is no
+        multiple of 8, SGEs that have not 8 octets together, or a flag that it does not have (R-FLAG-3). InvalidState
+        (INVALID_DEVICE_REQUEST): the connection's outbound read limit is 0 (R-LIM-4). As `read` otherwise.
+        Results: SUCCESS: it has been carried out once, and the original value is here. ACCESS_VIOLATION: the SGEs have no
+        local write or are gone (R-WR-15), or the peer refused its token or right (A-4). REMOTE_RESOURCES: beyond the
+        peer's memory, or another refusal of its NIC, such as a peer without RFC 7306 (A-4). CANCELLED: flushed; whether it
+        has been carried out is not known.
+        """
+        self._post(
+            atomic_request,
+            "fetch_add",
+            flags,
+            sgl,
+            context,
+            remote_address,
+            remote_token,
+            ("add", add),
+            ("mask", mask),
+            ("compare", 0),
+            ("compare_mask", _ONES),
+        )
+
+    def compare_swap(
+        self,
+        sgl: Sgl,
+        remote_address: int,
+        remote_token: RemoteToken,
+        compare: int,
+        swap: int,
+        *,
+        compare_mask: int = (1 << 64) - 1,
+        swap_mask: int = (1 << 64) - 1,
+        flags: int = 0,
+        context: Any = None,
+    ) -> None:
+        """Replace a 64-bit number at the peer if it is what is expected, and fetch what it was (RFC 7306, CmpSwap).
+
+        The bits of compare_mask must be as in `compare`; then the bits of swap_mask become those of `swap`. All four from
+        0 to 2^64-1. It has been replaced if `original_value`, under compare_mask, equals `compare`: a difference is no
+        failure. All else as `fetch_add`.
+
+        Raises: as `fetch_add`
+        Results: as `fetch_add`
+        """
+        self._post(
+            atomic_request,
+            "compare_swap",
+            flags,
+            sgl,
+            context,
+            remote_address,
+            remote_token,
+            ("swap", swap),
+            ("swap_mask", swap_mask),
+            ("compare", compare),
+            ("compare_mask", compare_mask),
+        )
+
+    # ---- receives, flush
 
     def receive(self, sgl: Sgl, *, context: Any = None) -> None:
         """Post a buffer for one message (NdkReceive, R-RECV). Legal before connecting too (R-WR-3).
@@ -323,7 +425,7 @@ class Qp(NdkObject):
                         " [INVALID_PARAMETER, R-FLAG-3]"
                     )
                 self._check_connected(operation)
-                request = make(operation, bits, *arguments)
+                request = make(self, operation, bits, *arguments)
                 self._pair.post_initiator(request, deferred=bool(bits & _DEFER))
             except Exception:
                 if not self._runtime.forked:
@@ -355,11 +457,7 @@ class Qp(NdkObject):
         self._check_number(operation, "remote_address", remote_address, _U64)
         self._check_number(operation, "remote_token", remote_token, _U32)
         sges = self._sges(operation, sgl, self._context.info.max_read_request_sge, "max_read_request_sge")
-        if self._pair.outbound_read_limit == 0 and not self._pair.flushing:
-            raise InvalidState(
-                f"{self._label} read: the connection's outbound read limit is 0 [INVALID_DEVICE_REQUEST, R-LIM-4]",
-                Status.INVALID_DEVICE_REQUEST,
-            )
+        self._check_read_limit(operation)
         if not flags & OpFlag.RDMA_READ_LOCAL_INVALIDATE.value or not sges:
             return ReadWork(flags, context, sges, remote_address, remote_token)
         region = self._local_invalidation(operation, sges[0])
@@ -380,154 +478,6 @@ class Qp(NdkObject):
                 Status.INVALID_DEVICE_REQUEST,
             )
         return region
-
-    def _bind_request(
-        self, operation: str, flags: int, mr: Mr, context: Any, mw: Mw, address: int | None, length: int | None
-    ) -> LocalRequest:
-        region, window = self._own(operation, mr, Mr)._region, self._own(operation, mw, Mw)._window
-        if flags & _REMOTE_WRITE not in (0, _REMOTE_WRITE):
-            raise self._half_a_flag(operation, flags)
-        rights = Right.NONE
-        if flags & OpFlag.ALLOW_REMOTE_READ.value:
-            rights |= Right.REMOTE_READ
-        if flags & _REMOTE_WRITE == _REMOTE_WRITE:
-            rights |= Right.REMOTE_WRITE
-        if not rights:
-            raise InvalidParameter(
-                f"{self._label} bind: flags give neither ALLOW_REMOTE_READ nor ALLOW_REMOTE_WRITE"
-                " [INVALID_PARAMETER, R-BIND-1]"
-            )
-        for name, value in (("address", address), ("length", length)):
-            if value is not None:
-                check_int(f"{self._label} bind", name, value)
-        start, size = mr._range("bind") if address is None or length is None else (address, length)
-        if address is not None:
-            size = size - (address - start) if length is None else length
-            start = address
-        elif length is not None:
-            size = length
-        if not 0 < size <= self._context.info.max_window_size:
-            raise InvalidParameter(
-                f"{self._label} bind: length {size}, must be 1 to {self._context.info.max_window_size}"
-                " [INVALID_PARAMETER, A-24]"
-            )
-        if not window.posted and not region.posted:
-            window.check_bind(region, start, size, rights)
-        pair = self._pair
-        return self._local(
-            OperationType.BIND, flags, context, lambda: window.bind(region, start, size, rights, pair), (window, region)
-        )
-
-    def _fast_register_request(
-        self,
-        operation: str,
-        flags: int,
-        mr: Mr,
-        context: Any,
-        pages: LogicalAddressMapping | Sequence[int],
-        fbo: int | None,
-        length: int | None,
-        base_address: int | None,
-    ) -> LocalRequest:
-        region = self._own(operation, mr, Mr)._region
-        if not isinstance(region, FastRegion) or region.local is None:
-            raise InvalidState(
-                f"{self._label} fast_register: {mr._label} is not an initialised fast-register region"
-                " [INVALID_DEVICE_REQUEST, R-FREG-6]",
-                Status.INVALID_DEVICE_REQUEST,
-            )
-        if isinstance(pages, LogicalAddressMapping):
-            fbo = pages.fbo if fbo is None else fbo
-            length = pages.length if length is None else length
-            base_address = pages.address if base_address is None else base_address
-            pages = pages.pages
-        elif fbo is None or length is None or base_address is None:
-            raise InvalidParameter(
-                f"{self._label} fast_register: with a list of pages give fbo, length and base_address [INVALID_PARAMETER]"
-            )
-        who = f"{self._label} fast_register"
-        check_int(who, "fbo", fbo)
-        check_int(who, "length", length)
-        try:
-            pages = tuple(pages)
-        except TypeError:
-            raise TypeError(f"{who}: pages={pages!r} is no sequence of page addresses") from None
-        for page in pages:
-            check_int(who, "page address", page)
-        if not 0 < len(pages) <= region.page_limit:
-            raise InvalidParameter(
-                f"{who}: {len(pages)} pages, initialised for {region.page_limit} [INVALID_PARAMETER, R-FREG-2]"
-            )
-        if not 0 <= fbo < PAGE_SIZE or length <= 0 or length > len(pages) * PAGE_SIZE - fbo:
-            raise InvalidParameter(
-                f"{who}: fbo {fbo}, length {length} do not fit {len(pages)} pages [INVALID_PARAMETER, R-FREG-3]"
-            )
-        self._check_number(operation, "base_address", base_address, _U64 - length + 1)
-        if (base_address - fbo) % PAGE_SIZE or base_address < fbo:
-            raise InvalidParameter(
-                f"{who}: base_address {base_address:#x} is not fbo + n * {PAGE_SIZE} [INVALID_PARAMETER, R-FREG-4]"
-            )
-        if flags & _REMOTE_WRITE not in (0, _LOCAL_WRITE, _REMOTE_WRITE):
-            raise self._half_a_flag(operation, flags)
-        rights = _fast_rights(flags)
-        if rights & (Right.REMOTE_READ | Right.REMOTE_WRITE) and not region.remote_access:
-            raise AccessViolation(
-                f"{who}: remote right asked, {mr._label} was initialised without allow_remote_access"
-                " [ACCESS_VIOLATION, R-FRINIT-3]"
-            )
-        if not region.posted:
-            region.check_fast_register()
-        memory = self._context.datapath.logical.gather(pages, fbo, length)
-        if memory.readonly and rights & Right.LOCAL_WRITE:
-            memory.release()
-            raise InvalidParameter(
-                f"{who}: the mapped buffer is read-only, flags ask for a write right [INVALID_PARAMETER]"
-            )
-        return _FastRegister(mr, base_address, memory, rights, flags, context)
-
-    def _invalidate_request(self, operation: str, flags: int, target: Mr | Mw, context: Any) -> LocalRequest:
-        subject: FastRegion | Window
-        if isinstance(target, Mw):
-            subject = self._own(operation, target, Mw)._window
-        else:
-            region = self._own(operation, target, Mr)._region
-            if not isinstance(region, FastRegion):
-                raise InvalidParameter(
-                    f"{self._label} invalidate: {target._label} is a normal region; use deregister"
-                    " [INVALID_PARAMETER, R-INV-2]"
-                )
-            subject = region
-        if not subject.posted and not self._windows_may_go(subject):
-            subject.check_invalidate()
-        return self._local(
-            OperationType.INVALIDATE,
-            flags,
-            context,
-            subject.invalidate,
-            (subject,),
-            waits_for_reads=isinstance(subject, FastRegion),
-        )
-
-    def _windows_may_go(self, region: FastRegion | Window) -> bool:
-        """A request in the queue will change a window that lies on the region (A-9)."""
-        return any(
-            isinstance(request, LocalRequest)
-            and any(isinstance(subject, Window) and subject.region is region for subject in request.subjects)
-            for request in self._pair.waiting
-        )
-
-    @staticmethod
-    def _local(
-        kind: OperationType,
-        flags: int,
-        context: Any,
-        action: Callable[[], None],
-        subjects: Sequence[Any],
-        *,
-        waits_for_reads: bool = False,
-    ) -> LocalRequest:
-        """A local request that counts as queued on its objects until it has run or has been cancelled."""
-        return LocalRequest(kind, flags, context, action, subjects, waits_for_reads=waits_for_reads)
 
     # ---- checks
 
@@ -563,17 +513,19 @@ class Qp(NdkObject):
             f"{self._label} {operation}", sgl, limit, limit_name, self._context.info.max_transfer_length
         )
 
-    def _half_a_flag(self, operation: str, flags: int) -> InvalidParameter:
-        return InvalidParameter(
-            f"{self._label} {operation}: flags {flags:#x} have a part of ALLOW_REMOTE_WRITE ({_REMOTE_WRITE:#x}) that is no"
-            " flag of this request [INVALID_PARAMETER, R-FLAG-1, R-FLAG-3]"
-        )
-
     def _check_number(self, operation: str, name: str, value: int | None, bound: int) -> None:
         check_int(f"{self._label} {operation}", name, value)
         if value is None or not 0 <= value < bound:
             raise InvalidParameter(
                 f"{self._label} {operation}: {name} is outside 0 to {bound - 1:#x} [INVALID_PARAMETER]"
+            )
+
+    def _check_read_limit(self, operation: str) -> None:
+        if self._pair.outbound_read_limit == 0 and not self._pair.flushing:
+            raise InvalidState(
+                f"{self._label} {operation}: the connection's outbound read limit is 0"
+                " [INVALID_DEVICE_REQUEST, R-LIM-4]",
+                Status.INVALID_DEVICE_REQUEST,
             )
 
     def _check_connected(self, operation: str) -> None:
@@ -647,33 +599,3 @@ class Qp(NdkObject):
         for ring in self._rings:
             if self._cq_failed in ring.on_overrun:
                 ring.on_overrun.remove(self._cq_failed)
-
-
-class _FastRegister(LocalRequest):
-    """A fast register. Once it is queued, the region has the posted address and length for the program (R-TOK-2)."""
-
-    __slots__ = ("_mr", "_range")
-
-    def __init__(self, mr: Mr, base: int, memory: ByteRange, rights: Right, flags: int, context: Any) -> None:
-        region = mr._region
-        assert isinstance(region, FastRegion)
-        super().__init__(
-            OperationType.FAST_REGISTER, flags, context, lambda: region.fast_register(base, memory, rights), (region,)
-        )
-        self._mr = mr
-        self._range = (base, memory.length)
-
-    def entered(self) -> None:
-        super().entered()
-        self._mr._posted_range = self._range
-
-
-def _fast_rights(flags: int) -> Right:
-    rights = Right.NONE
-    if flags & OpFlag.ALLOW_REMOTE_READ.value:
-        rights |= Right.REMOTE_READ
-    if flags & OpFlag.ALLOW_LOCAL_WRITE.value:
-        rights |= Right.LOCAL_WRITE
-    if flags & _REMOTE_WRITE == _REMOTE_WRITE:
-        rights |= Right.REMOTE_WRITE
-    return rights

@@ -12,7 +12,15 @@ from softndk.errors import NdkError, QueueFull
 from softndk.flags import OperationType, RemoteToken
 from softndk.queues.completion import CompletionRing
 from softndk.queues.shared import SharedReceives
-from softndk.queues.work import InitiatorRequest, LocalRequest, ReadWork, ReceiveRequest, Request
+from softndk.queues.work import (
+    AtomicWork,
+    FetchWork,
+    ImmediateWork,
+    InitiatorRequest,
+    LocalRequest,
+    ReceiveRequest,
+    Request,
+)
 from softndk.results import Result
 from softndk.status import Status
 
@@ -50,7 +58,8 @@ class QueuePair:
         self.waiting: deque[InitiatorRequest] = deque()
         self.active: deque[InitiatorRequest] = deque()
         self.released = 0  # how many of `waiting`, from the head, may start: the others are deferred
-        self.reads_outstanding = 0
+        self.reads_outstanding = 0  # and atomics
+        self.extended = False  # something of RFC 7306 has been started
         self.failure: NdkError | None = None
         self.flushing = False
         self.shared = shared
@@ -124,7 +133,7 @@ class QueuePair:
         if self.reads_outstanding:
             if head.fenced:
                 return None
-            if isinstance(head, ReadWork):
+            if isinstance(head, FetchWork):
                 if self.reads_outstanding >= self.outbound_read_limit:
                     return None
             elif isinstance(head, LocalRequest) and head.waits_for_reads:
@@ -136,12 +145,14 @@ class QueuePair:
         self.waiting.popleft()
         self.released -= 1
         self.active.append(request)
-        if isinstance(request, ReadWork):
+        if isinstance(request, (AtomicWork, ImmediateWork)):
+            self.extended = True
+        if isinstance(request, FetchWork):
             self.reads_outstanding += 1
 
     def finish(self, request: InitiatorRequest) -> None:
         """`request` is done, with success unless it has been failed; completes what is in turn (R-COMP-4)."""
-        if isinstance(request, ReadWork):
+        if isinstance(request, FetchWork):
             self.reads_outstanding -= 1
         if request.status is None:
             request.status = Status.SUCCESS
@@ -152,16 +163,23 @@ class QueuePair:
             self._complete_initiator(head)
 
     def complete_receive(
-        self, request: ReceiveRequest, length: int, *, solicited: bool, invalidated: int | None = None
+        self,
+        request: ReceiveRequest,
+        length: int,
+        *,
+        solicited: bool,
+        invalidated: int | None = None,
+        immediate: bytes | None = None,
     ) -> None:
-        """The message for `request`, the oldest receive, is placed whole."""
+        """The message for `request`, the oldest receive, is placed whole; `immediate`: it was Immediate Data."""
         assert self.receives[0] is request
         self.receives.popleft()
         request.status = Status.SUCCESS
-        if invalidated is None:
-            kind, token = OperationType.RECEIVE, None
-        else:
+        kind, token = OperationType.RECEIVE, None
+        if invalidated is not None:
             kind, token = OperationType.RECEIVE_AND_INVALIDATE, RemoteToken(invalidated)
+        elif immediate is not None:
+            kind = OperationType.RECEIVE_IMMEDIATE
         self.receive_ring.push(
             Result(
                 type=kind,
@@ -169,6 +187,7 @@ class QueuePair:
                 qp_context=self.context,
                 request_context=request.context,
                 invalidated_token=token,
+                immediate_data=immediate,
             ),
             solicited=solicited,
         )
@@ -226,7 +245,12 @@ class QueuePair:
             self._push_failure(self.initiator_ring, request)
         elif not request.silent:
             self.initiator_ring.push(
-                Result(type=request.type, qp_context=self.context, request_context=request.context)
+                Result(
+                    type=request.type,
+                    qp_context=self.context,
+                    request_context=request.context,
+                    original_value=request.original if isinstance(request, AtomicWork) else None,
+                )
             )
 
     def _push_failure(self, ring: CompletionRing, request: Request) -> None:

@@ -9,6 +9,9 @@ from softndk.memory.sge import Sge
 from softndk.status import Status
 
 __all__ = [
+    "AtomicWork",
+    "FetchWork",
+    "ImmediateWork",
     "InitiatorRequest",
     "LocalRequest",
     "ReadWork",
@@ -110,6 +113,20 @@ class SendWork(_Outgoing):
         return bool(self.flags & OpFlag.SEND_AND_SOLICIT_EVENT.value)
 
 
+class ImmediateWork(InitiatorRequest):
+    """8 octets for the completion of the peer's oldest receive (RFC 7306, Immediate Data)."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, flags: int, context: Any, data: bytes) -> None:
+        super().__init__(OperationType.SEND_IMMEDIATE, flags, context)
+        self.data = data
+
+    @property
+    def solicited(self) -> bool:
+        return bool(self.flags & OpFlag.SEND_AND_SOLICIT_EVENT.value)
+
+
 class WriteWork(_Outgoing):
     """NdkWrite."""
 
@@ -129,12 +146,63 @@ class WriteWork(_Outgoing):
         self.remote_stag = remote_stag
 
 
-class ReadWork(InitiatorRequest):
+class FetchWork(InitiatorRequest):
+    """A request that the peer answers with octets for `sgl`: it counts against the read limit, and fences wait for it."""
+
+    __slots__ = ("length", "remote_address", "remote_stag", "sgl")
+
+    def __init__(
+        self,
+        kind: OperationType,
+        flags: int,
+        context: Any,
+        sgl: Sequence[Sge],
+        remote_address: int,
+        remote_stag: int,
+    ) -> None:
+        super().__init__(kind, flags, context)
+        self.sgl = tuple(sgl)
+        self.length = sum(sge.length for sge in self.sgl)
+        self.remote_address = remote_address
+        self.remote_stag = remote_stag
+
+
+class AtomicWork(FetchWork):
+    """FETCH_ADD or COMPARE_SWAP of 64 bits at the peer (RFC 7306), with operands as they go on the wire.
+
+    `original`: what was there before, once the response is in; it goes into `sgl` too.
+    """
+
+    __slots__ = ("compare", "compare_mask", "data", "mask", "original")
+
+    def __init__(
+        self,
+        kind: OperationType,
+        flags: int,
+        context: Any,
+        sgl: Sequence[Sge],
+        remote_address: int,
+        remote_stag: int,
+        *,
+        data: int,
+        mask: int,
+        compare: int = 0,
+        compare_mask: int = (1 << 64) - 1,
+    ) -> None:
+        super().__init__(kind, flags, context, sgl, remote_address, remote_stag)
+        self.data = data
+        self.mask = mask
+        self.compare = compare
+        self.compare_mask = compare_mask
+        self.original: int | None = None
+
+
+class ReadWork(FetchWork):
     """NdkRead. `on_success`: what the local-invalidate flag asks for (R-READ-5), run before the completion; it may raise
     NdkError, then the read fails after all. `subject`: the region that it changes.
     """
 
-    __slots__ = ("length", "on_success", "remote_address", "remote_stag", "sgl", "subject")
+    __slots__ = ("on_success", "subject")
 
     def __init__(
         self,
@@ -146,12 +214,8 @@ class ReadWork(InitiatorRequest):
         on_success: Callable[[], None] | None = None,
         subject: "Subject | None" = None,
     ) -> None:
-        super().__init__(OperationType.READ, flags, context)
+        super().__init__(OperationType.READ, flags, context, sgl, remote_address, remote_stag)
         self.subject = subject
-        self.sgl = tuple(sgl)
-        self.length = sum(sge.length for sge in self.sgl)
-        self.remote_address = remote_address
-        self.remote_stag = remote_stag
         self.on_success = on_success
 
     def entered(self) -> None:

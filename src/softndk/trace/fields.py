@@ -4,7 +4,6 @@ Knows single PDUs; streams, packets and files are other modules' work. Shows wha
 the rest unreadable or is plainly irregular.
 """
 
-import struct
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -20,7 +19,18 @@ from softndk.wire.ddp import (
     parse_untagged,
 )
 from softndk.wire.mpa import LENGTH_FIELD, FrameKind, StartupFrame
-from softndk.wire.rdmap import INVALIDATING, OPCODES, Opcode, ReadRequest, opcode_of, version_of
+from softndk.wire.rdmap import (
+    IMMEDIATES,
+    INVALIDATING,
+    OPCODES,
+    AtomicOperation,
+    AtomicRequest,
+    AtomicResponse,
+    Opcode,
+    ReadRequest,
+    opcode_of,
+    version_of,
+)
 from softndk.wire.rdmap import VERSION as RDMAP_VERSION
 from softndk.wire.terminate import Terminate
 
@@ -46,9 +56,8 @@ KINDS: Final[Mapping[int, str]] = {
     Opcode.ATOMIC_RESPONSE: "Atomic Response",
 }
 
-_ATOMIC_REQUEST: Final = struct.Struct(">IIIQQQQQ")
-_ATOMIC_RESPONSE: Final = struct.Struct(">IQ")
-_ATOMICS: Final = {0: "FetchAdd", 2: "CmpSwap"}
+_ATOMICS: Final[Mapping[int, str]] = {AtomicOperation.FETCH_ADD: "FetchAdd", AtomicOperation.COMPARE_SWAP: "CmpSwap"}
+_ONES: Final = (1 << 64) - 1
 
 
 class Fields(NamedTuple):
@@ -166,7 +175,7 @@ def _untagged(header: UntaggedHeader, payload: memoryview) -> Fields:
     place = f"MO {header.mo} len {len(payload)}"
     try:
         summary += _body(opcode, payload, details) or place
-    except (WireError, struct.error) as error:
+    except WireError as error:
         details["problem"] = f"body: {error}"
         summary += f"{place} (body: {error})"
     return Fields(_kind(opcode), summary + _end(details, header), details, payload)
@@ -181,18 +190,22 @@ def _body(opcode: int, body: memoryview, details: dict[str, Detail]) -> str:
         return f"reads {read.size} from {source} into {sink}"
     if opcode == Opcode.TERMINATE:
         return _terminate(Terminate.parse(body), details)
-    if opcode in (Opcode.IMMEDIATE, Opcode.IMMEDIATE_SE):
+    if opcode in IMMEDIATES:
         details["data"] = body.hex()
         return f"data {body.hex()}"
     if opcode == Opcode.ATOMIC_REQUEST:
-        code, identifier, stag, to, data, mask, compare, compare_mask = _ATOMIC_REQUEST.unpack(body)
-        name = _ATOMICS.get(code & 0xF, f"operation {code & 0xF}")
-        details |= {"operation": name, "request_id": identifier, "stag": stag, "to": to, "data": data}
-        details |= {"mask": mask, "compare": compare, "compare_mask": compare_mask}
-        operands = f"{data} if {compare}" if code & 0xF == 2 else f"{data}"
-        return f"id {identifier} {name} {operands} at {_place(stag, to)}"
+        atomic = AtomicRequest.parse(body)
+        name = _ATOMICS.get(atomic.operation, f"operation {atomic.operation}")
+        details |= {"operation": name, "request_id": atomic.identifier, "stag": atomic.stag, "to": atomic.to}
+        details |= {"data": atomic.data, "mask": atomic.mask}
+        details |= {"compare": atomic.compare, "compare_mask": atomic.compare_mask}
+        if atomic.operation == AtomicOperation.COMPARE_SWAP:
+            operands = f"{_masked(atomic.data, atomic.mask)} if {_masked(atomic.compare, atomic.compare_mask)}"
+        else:
+            operands = f"{atomic.data}" + (f" fields 0x{atomic.mask:x}" if atomic.mask else "")
+        return f"id {atomic.identifier} {name} {operands} at {_place(atomic.stag, atomic.to)}"
     if opcode == Opcode.ATOMIC_RESPONSE:
-        details["request_id"], details["original"] = _ATOMIC_RESPONSE.unpack(body)
+        details["request_id"], details["original"] = AtomicResponse.parse(body)
         return f"id {details['request_id']} original {details['original']}"
     return ""
 
@@ -216,6 +229,11 @@ def _subject(offender: Fields) -> str:
     if "invalidate_stag" in details:
         return f" of STag 0x{details['invalidate_stag']:08x}"
     return f" to STag 0x{details['stag']:08x} TO 0x{details['to']:x}" if "stag" in details else ""
+
+
+def _masked(value: int, mask: int) -> str:
+    """A number of which only the bits of the mask count."""
+    return f"{value}" if mask == _ONES else f"0x{value:x}/0x{mask:x}"
 
 
 def _place(stag: int, to: int) -> str:

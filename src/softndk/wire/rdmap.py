@@ -1,4 +1,4 @@
-"""RDMAP: control octet, opcodes and the Read Request body (RFC 5040 section 4; opcode names of RFC 7306).
+"""RDMAP: control octet, opcodes, and the bodies of Read Requests and atomics (RFC 5040 section 4, RFC 7306).
 
 Responsible for: which DDP model, queue and body each opcode has, and how the control octet is made.
 Must not know: what a message does, nor whether an opcode is implemented. Terminate bodies are in `terminate`.
@@ -17,10 +17,16 @@ from softndk.wire.ddp import TAGGED_HEADER, UNTAGGED_HEADER, QueueNumber
 
 VERSION: Final = 1
 READ_REQUEST_LENGTH: Final = 28
+IMMEDIATE_LENGTH: Final = 8
+ATOMIC_REQUEST_LENGTH: Final = 52
+ATOMIC_RESPONSE_LENGTH: Final = 12
 
 _VERSION_SHIFT: Final = 6
 _OPCODE_MASK: Final = 0x0F
+_ATOMIC_OPERATION_MASK: Final = 0x0F
 _READ_REQUEST: Final = struct.Struct(">IQIIQ")
+_ATOMIC_REQUEST: Final = struct.Struct(">IIIQQQQQ")
+_ATOMIC_RESPONSE: Final = struct.Struct(">IQ")
 
 
 class Opcode(IntEnum):
@@ -40,6 +46,13 @@ class Opcode(IntEnum):
     ATOMIC_RESPONSE = 11
 
 
+class AtomicOperation(IntEnum):
+    """AOpCode of an Atomic Request (RFC 7306 5); the other values of its 4 bits are reserved."""
+
+    FETCH_ADD = 0
+    COMPARE_SWAP = 2
+
+
 class OpcodeInfo(NamedTuple):
     """How a message travels.
 
@@ -55,7 +68,7 @@ class OpcodeInfo(NamedTuple):
 
 _TAGGED: Final = OpcodeInfo(True, None, TAGGED_HEADER, None)
 _SEND: Final = OpcodeInfo(False, QueueNumber.SEND, UNTAGGED_HEADER, None)
-_IMMEDIATE: Final = OpcodeInfo(False, QueueNumber.SEND, UNTAGGED_HEADER, 8)
+_IMMEDIATE: Final = OpcodeInfo(False, QueueNumber.SEND, UNTAGGED_HEADER, IMMEDIATE_LENGTH)
 
 OPCODES: Final[Mapping[int, OpcodeInfo]] = MappingProxyType(
     {
@@ -69,8 +82,8 @@ OPCODES: Final[Mapping[int, OpcodeInfo]] = MappingProxyType(
         Opcode.TERMINATE: OpcodeInfo(False, QueueNumber.TERMINATE, UNTAGGED_HEADER, None),
         Opcode.IMMEDIATE: _IMMEDIATE,
         Opcode.IMMEDIATE_SE: _IMMEDIATE,
-        Opcode.ATOMIC_REQUEST: OpcodeInfo(False, QueueNumber.READ_REQUEST, UNTAGGED_HEADER, 52),
-        Opcode.ATOMIC_RESPONSE: OpcodeInfo(False, QueueNumber.ATOMIC_RESPONSE, UNTAGGED_HEADER, 12),
+        Opcode.ATOMIC_REQUEST: OpcodeInfo(False, QueueNumber.READ_REQUEST, UNTAGGED_HEADER, ATOMIC_REQUEST_LENGTH),
+        Opcode.ATOMIC_RESPONSE: OpcodeInfo(False, QueueNumber.ATOMIC_RESPONSE, UNTAGGED_HEADER, ATOMIC_RESPONSE_LENGTH),
     }
 )
 """Every assigned opcode; look one up by the number from the wire, a missing key is an unassigned opcode."""
@@ -79,6 +92,10 @@ SOLICITING: Final = frozenset({Opcode.SEND_SE, Opcode.SEND_SE_INVALIDATE, Opcode
 """Opcodes that ask for an event on the target's completion queue."""
 INVALIDATING: Final = frozenset({Opcode.SEND_INVALIDATE, Opcode.SEND_SE_INVALIDATE})
 """Opcodes whose DDP header carries an Invalidate STag."""
+IMMEDIATES: Final = frozenset({Opcode.IMMEDIATE, Opcode.IMMEDIATE_SE})
+"""Opcodes whose payload is for the target's completion."""
+RFC7306: Final = IMMEDIATES | {Opcode.ATOMIC_REQUEST, Opcode.ATOMIC_RESPONSE}
+"""Opcodes that a peer need not know (RFC 7306)."""
 
 
 def control(opcode: int) -> int:
@@ -119,3 +136,51 @@ class ReadRequest(NamedTuple):
         if len(body) != READ_REQUEST_LENGTH:
             raise WireError(f"Read Request body of {len(body)} octets instead of {READ_REQUEST_LENGTH}")
         return cls._make(_READ_REQUEST.unpack(body))
+
+
+class AtomicRequest(NamedTuple):
+    """Body of an Atomic Request: change the 64 bits at the target's `stag` and `to`, and tell what they were.
+
+    `operation`: 4 bits, an AtomicOperation unless the peer has sent a reserved value. `identifier` (32 bits) comes
+    back in the response. `data`, `mask`: what is added or swapped in; `compare`, `compare_mask`: 0 and all ones in a
+    FETCH_ADD. These four, and `to`, have 64 bits.
+    """
+
+    operation: int
+    identifier: int
+    stag: int
+    to: int
+    data: int
+    mask: int
+    compare: int
+    compare_mask: int
+
+    def emit(self) -> bytes:
+        """Return the 52 octets. Raises: struct.error: a value does not fit its field."""
+        return _ATOMIC_REQUEST.pack(*self)
+
+    @classmethod
+    def parse(cls, body: bytes | bytearray | memoryview) -> Self:
+        """Read exactly 52 octets; reserved bits are ignored. Raises: WireError: any other number of octets."""
+        if len(body) != ATOMIC_REQUEST_LENGTH:
+            raise WireError(f"Atomic Request body of {len(body)} octets instead of {ATOMIC_REQUEST_LENGTH}")
+        operation, *others = _ATOMIC_REQUEST.unpack(body)
+        return cls(operation & _ATOMIC_OPERATION_MASK, *others)
+
+
+class AtomicResponse(NamedTuple):
+    """Body of an Atomic Response: the request's `identifier` (32 bits) and the `original` value (64 bits)."""
+
+    identifier: int
+    original: int
+
+    def emit(self) -> bytes:
+        """Return the 12 octets. Raises: struct.error: a value does not fit its field."""
+        return _ATOMIC_RESPONSE.pack(*self)
+
+    @classmethod
+    def parse(cls, body: bytes | bytearray | memoryview) -> Self:
+        """Read exactly 12 octets. Raises: WireError: any other number of octets."""
+        if len(body) != ATOMIC_RESPONSE_LENGTH:
+            raise WireError(f"Atomic Response body of {len(body)} octets instead of {ATOMIC_RESPONSE_LENGTH}")
+        return cls._make(_ATOMIC_RESPONSE.unpack(body))

@@ -7,7 +7,8 @@ import pytest
 from softndk.config import IwarpConfig
 from softndk.flags import CqNotify, OperationType
 from softndk.iwarp.faults import Cause, ProtocolFault
-from softndk.iwarp.inbound import Inbound, gather, scatter
+from softndk.iwarp.inbound import Inbound
+from softndk.iwarp.payload import gather, scatter
 from softndk.iwarp.qp_state import State
 from softndk.memory.access import AccessDenied
 from softndk.memory.buffers import Mdl
@@ -146,7 +147,7 @@ class TestSend:
         """After 0xffffffff comes 0 (RFC 5041 5.3)."""
         side = Side("B", active=False)
         inbound = Inbound(side.pair, side.access, read_limit=4)
-        inbound._send_msn = inbound._read_msn = 0xFFFFFFFF
+        inbound._send_msn = inbound._request_msn = 0xFFFFFFFF
         side.receive(0, 8, 1)
         side.receive(0, 8, 2)
         for msn in (0xFFFFFFFF, 0):

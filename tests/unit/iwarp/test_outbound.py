@@ -147,7 +147,7 @@ class TestMessages:
         side = Side("B", active=False)
         inbound = Inbound(side.pair, side.access, read_limit=4)
         outbound = Outbound(side.pair, inbound, Framer(crc=True, markers=False), mulpdu=1000, draw_sink=lambda: 1)
-        outbound._send_msn = outbound._read_msn = 0xFFFFFFFF
+        outbound._send_msn = outbound._request_msn = 0xFFFFFFFF
         side.pair.outbound_read_limit = 4
         for _ in range(2):
             side.send(b"x")

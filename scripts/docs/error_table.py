@@ -13,6 +13,7 @@ from typing import Final
 from scripts.docs.generated import Page, table
 from tests.conformance.error_cases import CASES, Outcome, of_row
 from tests.conformance.error_rows import ROWS
+from tests.conformance.rfc7306_rows import RFC7306_ROWS
 
 TEST_FILE: Final = "tests/conformance/test_error_table.py"
 
@@ -29,11 +30,11 @@ ERRORS: Final = {
     10: ("queue number that does not exist", "DDP"),
     11: ("message sequence number is not the next one", "DDP"),
     12: ("no receive is posted", "DDP"),
-    13: ("more Read Requests than the inbound read limit", "DDP"),
+    13: ("more Read and Atomic Requests than the inbound read limit", "DDP"),
     14: ("message offset does not continue the message", "DDP"),
     15: ("message longer than the posted receive", "DDP"),
-    16: ("Read Request longer than it can be, or not one segment", "DDP"),
-    17: ("Read Request too short", "RDMAP"),
+    16: ("Read or Atomic Request longer than it can be, or not one segment", "DDP"),
+    17: ("Read or Atomic Request too short; Immediate Data that is not 8 octets", "RDMAP"),
     18: ("Write: token not valid", "DDP"),
     19: ("Write: token of another protection domain or queue pair", "DDP"),
     20: ("Write: right missing", "RDMAP"),
@@ -53,7 +54,7 @@ ERRORS: Final = {
     34: ("Send with Invalidate: token of another protection domain or queue pair", "RDMAP"),
     35: ("atomic: target not aligned", "RDMAP"),
     36: ("atomic: token, right, wrap or range", "RDMAP"),
-    37: ("atomic response that nobody waits for", "RDMAP"),
+    37: ("Atomic Response, but no atomic is outstanding, or it has another identifier", "RDMAP"),
     38: ("anything after a Terminate", "RDMAP"),
     39: ("data after the peer's FIN", "TCP"),
     40: ("completion queue overrun, or a fault of one stream", "this side"),
@@ -64,9 +65,6 @@ ERRORS: Final = {
 """Row: what happens, and which layer finds it."""
 
 NOT_PLAYED: Final = {
-    35: "RFC 7306's atomics are not implemented: an Atomic Request is row 8.",
-    36: "As 35.",
-    37: "As 35.",
     39: "A TCP socket never hands over what comes behind a FIN: the system answers it with a reset, which is row 3.",
     41: "softndk has no fault that is all connections' at once, so it never sends this code; it is understood when received"
     " (`test_row_41_adapter_wide_fault_has_its_own_code`). A failure inside one connection resets that one.",
@@ -83,7 +81,9 @@ class _Line:
 
 
 def _lines() -> list[_Line]:
-    rows = [_Line(row.number, row.name, f"test_peer_breaks_a_rule[{row}]", of_row(row)) for row in ROWS]
+    rows = [
+        _Line(row.number, row.name, f"test_peer_breaks_a_rule[{row}]", of_row(row)) for row in (*ROWS, *RFC7306_ROWS)
+    ]
     cases = [
         _Line(case.number, case.name, f"test_what_a_single_segment_does_not_show[{case}]", case.run()) for case in CASES
     ]

@@ -121,6 +121,9 @@ def _flags() -> str:
             "bind": lambda flags: a.qp.bind(a.mr, window, flags=flags),
             "fast_register": lambda flags: a.qp.fast_register(fast, mapping, flags=flags),
             "invalidate": lambda flags: a.qp.invalidate(window, flags=flags),
+            "send_immediate": lambda flags: a.qp.send_immediate(0, flags=flags),
+            "fetch_add": lambda flags: a.qp.fetch_add(a.mr[0:8], 0, token, 1, flags=flags),
+            "compare_swap": lambda flags: a.qp.compare_swap(a.mr[0:8], 0, token, 0, 1, flags=flags),
         }
         rows = [
             (f"`{flag.name}`", f"{flag.value:#05x}", *("yes" if _takes(post, flag) else "" for post in posts.values()))

@@ -82,7 +82,7 @@ class Case:
 
 def of_row(row: Row) -> Outcome:
     """Play one row."""
-    lab = Lab(receives=row.receives, reads=row.reads, ird=row.ird, seed=SEED)
+    lab = row.lab(seed=SEED)
     sent = row.sent(lab)
     lab.peer.received.clear()
     lab.peer.send(*sent)

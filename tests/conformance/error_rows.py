@@ -25,12 +25,24 @@ TOP = 1 << 64
 class Lab:
     """A passive side with a connection to a raw peer: receives R1 and R2 of 64 octets at 0 and 64, a read of 16 octets
     into 512 that waits for its response, and a send that is fenced behind it.
+
+    atomics: instead of the read a FetchAdd, whose original value goes to 512. rfc7306: False: a side without both.
+    `spare_memory`: the last spare region's octets, all 0 at first.
     """
 
     def __init__(
-        self, *, receives: int = 2, reads: bool = True, ird: int = 16, markers: bool = False, seed: int | None = None
+        self,
+        *,
+        receives: int = 2,
+        reads: bool = True,
+        ird: int = 16,
+        markers: bool = False,
+        atomics: bool = False,
+        rfc7306: bool = True,
+        seed: int | None = None,
     ) -> None:
-        self.side = Side("lab", active=False, ird=ird, config=IwarpConfig(markers=markers), size=4096, seed=seed)
+        config = IwarpConfig(markers=markers, rfc7306=rfc7306)
+        self.side = Side("lab", active=False, ird=ird, config=config, size=4096, seed=seed)
         self.side.memory[:] = bytes([FILL]) * 4096
         self.peer = RawPeer(self.side)
         self.peer.establish()
@@ -39,7 +51,16 @@ class Lab:
             self.side.receive(64 * number, 64, context)
         self.requests: list[str] = []
         self.sink_stag = 0
-        if reads:
+        self.identifier = 0
+        self.spare_memory = bytearray(256)
+        if atomics:
+            self.side.fetch_add([self.side.sge(512, 8)], 0x9000, 0x5501, 1, "A1")
+            self.side.send(b"behind", "S2", flags=OpFlag.READ_FENCE)
+            self.peer.pump()
+            (request,) = self.peer.take()
+            self.identifier = int.from_bytes(request[22:26], "big")
+            self.requests = ["A1", "S2"]
+        elif reads:
             self.side.read([self.side.sge(512, 16)], 0x9000, 0x5501, "RD1")
             self.side.send(b"behind", "S2", flags=OpFlag.READ_FENCE)
             self.peer.pump()
@@ -51,7 +72,8 @@ class Lab:
 
     def spare(self, rights: Right = ALL_RIGHTS, *, pd: ProtectionDomain | None = None) -> int:
         """Remote token of another region, 256 octets numbered from 0x70000."""
-        region = self.side.register(bytearray(256), 0x70000, rights, pd=pd, name="spare")
+        self.spare_memory = bytearray(256)
+        region = self.side.register(self.spare_memory, 0x70000, rights, pd=pd, name="spare")
         assert region.remote is not None
         return region.remote.stag
 
@@ -131,6 +153,20 @@ class Row:
     """Receives that complete with success before the fault."""
     answers: int = 0
     """FPDUs that go out before the Terminate."""
+    atomics: bool = False
+    """A FetchAdd is outstanding in place of the read; `read` is its status then."""
+    rfc7306: bool = True
+
+    def lab(self, *, seed: int | None = None) -> Lab:
+        """The connection that this row needs. seed: of its tokens."""
+        return Lab(
+            receives=self.receives,
+            reads=self.reads,
+            ird=self.ird,
+            atomics=self.atomics,
+            rfc7306=self.rfc7306,
+            seed=seed,
+        )
 
     def __str__(self) -> str:
         return f"row {self.number}: {self.name}"
@@ -209,7 +245,7 @@ VERSIONS = [
 ]
 OPCODES = [
     row
-    for opcode in range(8, 16)
+    for opcode in range(12, 16)
     for row in (
         Row(8, f"opcode {opcode}, untagged", (0, 2, 6), just(with_control(send(), 0x40 | opcode))),
         Row(8, f"opcode {opcode}, tagged", (0, 2, 6), just(with_control(write(1, 0), 0x40 | opcode))),
@@ -229,14 +265,16 @@ MODELS = [
         for opcode, qn in (
             (Opcode.SEND, 1),
             (Opcode.SEND, 2),
+            (Opcode.SEND, 3),
             (Opcode.SEND_INVALIDATE, 1),
             (Opcode.READ_REQUEST, 0),
             (Opcode.READ_REQUEST, 2),
+            (Opcode.READ_REQUEST, 3),
             (Opcode.TERMINATE, 0),
             (Opcode.TERMINATE, 1),
         )
     ),
-    *(Row(10, f"queue {qn}", (1, 2, 1), just(untagged(Opcode.SEND, 1, qn=qn))) for qn in (3, 4, 0xFFFFFFFF)),
+    *(Row(10, f"queue {qn}", (1, 2, 1), just(untagged(Opcode.SEND, 1, qn=qn))) for qn in (4, 5, 0xFFFFFFFF)),
 ]
 
 UNTAGGED = [

@@ -322,8 +322,8 @@ IMPOSSIBLE: dict[str, tuple[Callable[[RawPeer], bytes], tuple[int, int, int]]] =
     "untagged, DDP version 0": (lambda peer: UntaggedHeader(True, 0x43, 0, 0, 1, 0, 0).emit(), (1, 2, 6)),
     "RDMAP version 0": (lambda peer: UntaggedHeader(True, 0x03, 0, 0, 1, 0).emit(), (0, 2, 5)),
     "opcode 13": (lambda peer: _untagged(peer, 13, 0), (0, 2, 6)),
-    "immediate data": (lambda peer: _untagged(peer, Opcode.IMMEDIATE, 0, payload=bytes(8)), (0, 2, 6)),
-    "atomic request": (lambda peer: _untagged(peer, Opcode.ATOMIC_REQUEST, 1, payload=bytes(52)), (0, 2, 6)),
+    "immediate data of 7 octets": (lambda peer: _untagged(peer, Opcode.IMMEDIATE, 0, payload=bytes(7)), (0, 2, 7)),
+    "an atomic through token 0": (lambda peer: _untagged(peer, Opcode.ATOMIC_REQUEST, 1, payload=bytes(52)), (0, 1, 0)),
     "a Send in a tagged segment": (
         lambda peer: TaggedHeader(True, rdmap.control(Opcode.SEND), 1, 0).emit(),
         (0, 2, 6),

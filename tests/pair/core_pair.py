@@ -27,7 +27,7 @@ from softndk.memory.sge import Sge
 from softndk.memory.tokens import ProtectionDomain, Right, TokenTable
 from softndk.queues.completion import CompletionRing
 from softndk.queues.pair import QueuePair
-from softndk.queues.work import LocalRequest, ReadWork, ReceiveRequest, SendWork, WriteWork
+from softndk.queues.work import AtomicWork, ImmediateWork, LocalRequest, ReadWork, ReceiveRequest, SendWork, WriteWork
 from softndk.results import Result
 from softndk.status import Status
 from softndk.wire.mpa import frame_length
@@ -176,6 +176,54 @@ class Side:
     ) -> ReadWork:
         request = ReadWork(flags, context, sgl, address, stag, on_success)
         self.pair.post_initiator(request, deferred=deferred)
+        return request
+
+    def immediate(self, data: bytes, context: object = None, *, flags: int = 0) -> ImmediateWork:
+        request = ImmediateWork(flags, context, data)
+        self.pair.post_initiator(request, deferred=False)
+        return request
+
+    def fetch_add(
+        self,
+        sgl: Sequence[Sge],
+        address: int,
+        stag: int,
+        add: int,
+        context: object = None,
+        *,
+        mask: int = 0,
+        flags: int = 0,
+    ) -> AtomicWork:
+        request = AtomicWork(OperationType.FETCH_ADD, flags, context, sgl, address, stag, data=add, mask=mask)
+        self.pair.post_initiator(request, deferred=False)
+        return request
+
+    def compare_swap(
+        self,
+        sgl: Sequence[Sge],
+        address: int,
+        stag: int,
+        compare: int,
+        swap: int,
+        context: object = None,
+        *,
+        compare_mask: int = (1 << 64) - 1,
+        swap_mask: int = (1 << 64) - 1,
+        flags: int = 0,
+    ) -> AtomicWork:
+        request = AtomicWork(
+            OperationType.COMPARE_SWAP,
+            flags,
+            context,
+            sgl,
+            address,
+            stag,
+            data=swap,
+            mask=swap_mask,
+            compare=compare,
+            compare_mask=compare_mask,
+        )
+        self.pair.post_initiator(request, deferred=False)
         return request
 
     def local(

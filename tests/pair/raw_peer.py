@@ -4,6 +4,7 @@ Responsible for: a start-up that succeeds, FPDUs around given ULPDUs, and keepin
 Must not know: what the octets mean, nor what the core should do about them.
 """
 
+import struct
 from typing import Final
 
 from softndk.iwarp.events import Finish
@@ -13,10 +14,18 @@ from softndk.wire.mpa import Enhanced, FrameKind, StartupFrame, frame_length
 from softndk.wire.rdmap import Opcode, ReadRequest, control
 from tests.pair.core_pair import Side, split
 
-__all__ = ["WRITE_READY", "RawPeer", "read_request", "tagged", "untagged"]
+__all__ = ["WRITE_READY", "RawPeer", "atomic_request", "atomic_response", "read_request", "tagged", "untagged"]
 
 WRITE_READY: Final = Enhanced(ird=16, ord=16, peer_to_peer=True, rtr_write=True)
 """Asks for a zero-length RDMA Write as ready-to-receive indication."""
+
+
+_QUEUES: Final = {
+    Opcode.READ_REQUEST: QueueNumber.READ_REQUEST,
+    Opcode.ATOMIC_REQUEST: QueueNumber.READ_REQUEST,
+    Opcode.TERMINATE: QueueNumber.TERMINATE,
+    Opcode.ATOMIC_RESPONSE: QueueNumber.ATOMIC_RESPONSE,
+}
 
 
 class RawPeer:
@@ -119,9 +128,7 @@ def untagged(
 ) -> bytes:
     """An untagged segment; its queue is the opcode's unless given."""
     if qn is None:
-        qn = {Opcode.READ_REQUEST: QueueNumber.READ_REQUEST, Opcode.TERMINATE: QueueNumber.TERMINATE}.get(
-            Opcode(opcode), QueueNumber.SEND
-        )
+        qn = _QUEUES.get(Opcode(opcode), QueueNumber.SEND)
     return UntaggedHeader(last, control(opcode), stag, qn, msn, mo, version).emit() + payload
 
 
@@ -129,3 +136,25 @@ def read_request(msn: int, size: int, source_stag: int, source_to: int, *, sink_
     """A Read Request into a sink at offset 0x2000."""
     body = ReadRequest(sink_stag, 0x2000, size, source_stag, source_to).emit()
     return untagged(Opcode.READ_REQUEST, msn, body)
+
+
+def atomic_request(
+    msn: int,
+    stag: int,
+    to: int,
+    data: int = 1,
+    mask: int = 0,
+    compare: int = 0,
+    compare_mask: int = (1 << 64) - 1,
+    *,
+    operation: int = 0,
+    identifier: int = 0xCAFE,
+) -> bytes:
+    """An Atomic Request; the operation is FetchAdd (0) or CmpSwap (2)."""
+    body = struct.pack(">IIIQQQQQ", operation, identifier, stag, to, data, mask, compare, compare_mask)
+    return untagged(Opcode.ATOMIC_REQUEST, msn, body)
+
+
+def atomic_response(msn: int, identifier: int, original: int) -> bytes:
+    """An Atomic Response."""
+    return untagged(Opcode.ATOMIC_RESPONSE, msn, struct.pack(">IQ", identifier, original))

@@ -334,7 +334,7 @@ class Inbound:
     ) -> None:
         """The data goes into the completion; the memory of the receive is not touched (RFC 7306 6).
 
-        Choice: more than one segment is refused at once, even if their octets would be 8 together.
+        Choice: Immediate Data in more than one segment is refused at once, even if it would be 8 octets together (RFC 7306 6).
         """
         data = bytes(ulpdu[ddp.UNTAGGED_HEADER :])
         if len(data) != rdmap.IMMEDIATE_LENGTH or not header.last:
@@ -398,7 +398,11 @@ class Inbound:
         return PendingResponse(read, bytes(ulpdu))
 
     def _atomic_request(self, header: ddp.UntaggedHeader, ulpdu: memoryview) -> PendingAtomic:
-        """Checked now, carried out in its turn. Choice: access before alignment, else no wrap could ever be told."""
+        """Checked now, carried out in its turn.
+
+        Choice: an atomic's operation is checked before its access, its access before its alignment; the codes are those of
+        an unknown opcode and of a Read Request (RFC 7306 5).
+        """
         body = self._body(header, ulpdu, Cause.ATOMIC_TOO_LONG, Cause.ATOMIC_TOO_SHORT)
         request = rdmap.AtomicRequest.parse(body)
         if request.operation not in _ATOMIC_OPERATIONS:
@@ -418,7 +422,10 @@ class Inbound:
         return PendingAtomic(request, bytes(ulpdu))
 
     def _take_atomic_response(self, header: ddp.UntaggedHeader, ulpdu: memoryview) -> None:
-        """Completes our oldest atomic. Its place among the Read Responses is the responder's duty, and is not checked."""
+        """Completes our oldest atomic.
+
+        Choice: its place among the Read Responses is the responder's duty and not checked (RFC 7306 7).
+        """
         if header.msn != self._atomic_response_msn:
             raise self._fault(
                 Cause.INVALID_MSN, f"Atomic Response with MSN {header.msn}, expected {self._atomic_response_msn}", ulpdu

@@ -216,8 +216,8 @@ class Qp(NdkObject):
         """Put a window on `length` octets of a region from `address`; left out: the whole region (NdkBind, R-BIND).
 
         flags: ALLOW_REMOTE_READ, ALLOW_REMOTE_WRITE, ALLOW_REMOTE_ATOMIC (the last two need local write on the region);
-        SILENT_SUCCESS, READ_FENCE, DEFER. The window's token may be sent right behind the bind (R-WR-14). Windows may overlap and have
-        different rights (R-BIND-5). address: as `mr.address` numbers the region, 64-bit; length in octets.
+        SILENT_SUCCESS, READ_FENCE, DEFER. The window's token may be sent right behind the bind (R-WR-14). Windows may
+        overlap and have different rights (R-BIND-5). address: as `mr.address` numbers the region, 64-bit; length in octets.
 
         Raises: AccessViolation: a range or right that the region does not have, or a region that is not valid, as far as
         it is known now (R-BIND-1, R-BIND-2, A-6). InvalidState (INVALID_DEVICE_REQUEST): bound already (R-BIND-5), or a

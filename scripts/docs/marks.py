@@ -1,6 +1,7 @@
 """Finds what the code marks as ``Deviation:`` and ``Choice:`` in docstrings and comments. Knows nothing of pages."""
 
 import ast
+import functools
 import io
 import re
 import tokenize
@@ -28,7 +29,8 @@ class Mark:
     rules: tuple[str, ...]
 
 
-def marks() -> list[Mark]:
+@functools.cache
+def marks() -> tuple[Mark, ...]:
     """Every mark of the code, sorted by module. Raises ValueError: one that names no rule."""
     found = []
     for file in sorted(SOURCE.rglob("*.py")):
@@ -40,9 +42,10 @@ def marks() -> list[Mark]:
                 if not rules:
                     raise ValueError(f"{module}: a mark that names no rule and no RFC: {paragraph}")
                 found.append(Mark(kind, text.strip(), module, rules))
-    return found
+    return tuple(found)
 
 
+@functools.cache
 def decisions_named() -> dict[str, list[str]]:
     """The points that NDKPI leaves open (A-n), and the modules that name each."""
     found: dict[str, list[str]] = {}
@@ -56,8 +59,10 @@ def decisions_named() -> dict[str, list[str]]:
 
 
 def _paragraphs(file: Path) -> Iterator[str]:
-    """Paragraphs of docstrings, and comments whose lines belong together, each on one line."""
+    """Of a file with marks: paragraphs of docstrings, and comments whose lines belong together, each on one line."""
     text = file.read_text(encoding="utf-8")
+    if not any(f"{kind}: " in text for kind in KINDS):
+        return
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             for paragraph in (ast.get_docstring(node) or "").split("\n\n"):

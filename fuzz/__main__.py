@@ -1,6 +1,7 @@
 """The command: python -m fuzz run | replay | keep | planted; `make fuzz` calls it."""
 
 import argparse
+import json
 import random
 import sys
 import traceback
@@ -20,6 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--seconds", type=float, default=60.0, help="for all of them together (60)")
     run.add_argument("--minutes", type=float, help="the same in minutes")
     run.add_argument("--seed", type=int, help="repeat a run as far as time allows")
+    run.add_argument("--json", action="store_true", help="at the end one line of JSON instead of the table")
     run.add_argument("--unguided", action="store_true", help="without atheris even if it is there")
     run.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
     replay = commands.add_parser("replay", help="run inputs that were written by a finding")
@@ -37,7 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
         seed = random.SystemRandom().getrandbits(30) if options.seed is None else options.seed
         seconds = options.seconds if options.minutes is None else 60 * options.minutes
         outcomes = driver.run(names, seconds, seed=seed, guided=False if options.unguided else None)
-        driver.show_table(outcomes)
+        if options.json:
+            print(json.dumps([outcome.as_dict() for outcome in outcomes]))
+        else:
+            driver.show_table(outcomes)
         return 1 if any(outcome.findings for outcome in outcomes) else 0
     if options.command == "keep":
         driver.keep(names)

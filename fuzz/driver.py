@@ -49,6 +49,10 @@ class Outcome:
     findings: list[tuple[str, Path]] = field(default_factory=list)
     """Signature of each different failure, and the input that shows it."""
 
+    def as_dict(self) -> dict[str, object]:
+        """All of it, in types that JSON knows."""
+        return {**vars(self), "findings": [{"what": text, "input": str(path)} for text, path in self.findings]}
+
 
 Progress = Callable[[str], None]
 

@@ -1,21 +1,25 @@
-"""What a receiver owes to a stream of octets: the rules of spec RFC 5044, 5041 and 5040 as a second, slow receiver.
+"""What a receiver owes to a stream of octets: the rules of RFC 5044, 5041, 5040 and 7306 as a second, slow receiver.
 
 It is told what the program does (posts, pauses, time) and given the same chunks as the core, and says what must then be
 in memory, which receives and reads are complete, and with which Terminate the stream ends, octet for octet. It shares no
 line with `softndk`: a disagreement is a defect of one of the two.
 """
 
+import sys
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
 from fuzz.octets import Damage, Divider
 
-__all__ = ["Ending", "Judge", "Memory", "Read", "Receive"]
+__all__ = ["Atomic", "Ending", "Judge", "Memory", "Read", "Receive", "Taken"]
 
 TOP: Final = 1 << 64
-_SENDS: Final = frozenset({3, 4, 5, 6})
-_QUEUE: Final = {1: 1, 3: 0, 4: 0, 5: 0, 6: 0, 7: 2}
+ONES: Final = TOP - 1
+_QUEUE: Final = {1: 1, 3: 0, 4: 0, 5: 0, 6: 0, 7: 2, 8: 0, 9: 0, 10: 1, 11: 3}
+
+Taken = tuple[str, int, int | None, bytes | None]
+"""A receive that is complete: context, octets in its memory, token taken away, Immediate Data."""
 STALL_S: Final = 30.0
 HOLD_S: Final = 5.0
 
@@ -31,6 +35,7 @@ class Memory:
     length: int = 0
     remote_read: bool = False
     remote_write: bool = False
+    remote_atomic: bool = False
     remote: bool = True
     associated: bool = True
     valid: bool = True
@@ -62,6 +67,16 @@ class Read:
 
 
 @dataclass(slots=True)
+class Atomic:
+    """An atomic of ours; `identifier`: what its request had."""
+
+    context: str
+    memory: Memory
+    at: int
+    identifier: int = 0
+
+
+@dataclass(slots=True)
 class Response:
     """A read of the peer that waits for its answer."""
 
@@ -72,6 +87,33 @@ class Response:
     to: int
     ulpdu: bytes
     sent: int = 0
+
+
+@dataclass(slots=True)
+class AtomicResponse:
+    """An atomic of the peer that waits for its turn."""
+
+    operation: int
+    identifier: int
+    memory: Memory
+    to: int
+    operands: tuple[int, int, int, int]
+    ulpdu: bytes
+
+    def outcome(self, old: int) -> int:
+        """What is in memory behind it (RFC 7306 5.1)."""
+        data, mask, compare, compare_mask = self.operands
+        if self.operation == 2:
+            if (old ^ compare) & compare_mask:
+                return old
+            return (old & ~mask & ONES) | (data & mask)
+        total = 0
+        carry = 0
+        for bit in range(64):  # a full adder; a bit of the mask lets no carry out
+            sum_of_bits = (old >> bit & 1) + (data >> bit & 1) + carry
+            total |= (sum_of_bits & 1) << bit
+            carry = 0 if mask >> bit & 1 else sum_of_bits >> 1
+        return total
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +141,18 @@ class Judge:
     read_limit: int
     hold: bool
     shared: bool
+    rfc7306: bool
     now: float
     ending: Ending | None = None
     receives: deque[Receive] = field(default_factory=deque)
     reads: deque[Read] = field(default_factory=deque)
-    responses: deque[Response] = field(default_factory=deque)
-    taken: list[tuple[str, int, int | None]] = field(default_factory=list)
-    """Receives that are complete: context, octets, token taken away."""
+    atomics: deque[Atomic] = field(default_factory=deque)
+    responses: deque[Response | AtomicResponse] = field(default_factory=deque)
+    taken: list[Taken] = field(default_factory=list)
     solicited: int = 0
     """How many of these asked for an event."""
-    done_reads: list[str] = field(default_factory=list)
+    done: set[str] = field(default_factory=set)
+    """Reads and atomics that are answered in full."""
     frames: int = 0
     waiting: bytes | None = None
     """A message that has found no receive."""
@@ -117,6 +161,7 @@ class Judge:
     refuse_reads: bool = False
     _send_msn: int = 1
     _read_msn: int = 1
+    _atomic_msn: int = 1
     _message: Receive | None = None
     _opcode: int = 3
     _offset: int = 0
@@ -218,7 +263,7 @@ class Judge:
             self._end("DDP version", ulpdu, (1, 1, 4) if is_tagged else (1, 2, 6))
         elif ulpdu[1] >> 6 != 1:
             self._end("RDMAP version", ulpdu, (0, 2, 5))
-        elif opcode > 7:
+        elif opcode > (11 if self.rfc7306 else 7):
             self._end("unknown opcode", ulpdu, (0, 2, 6))
         elif is_tagged != (opcode in (0, 2)):
             self._end("T bit of another model", ulpdu, (0, 2, 6))
@@ -231,14 +276,16 @@ class Judge:
 
     def _untagged(self, opcode: int, ulpdu: bytes) -> None:
         queue = int.from_bytes(ulpdu[6:10], "big")
-        if queue > 2:
+        if queue > (3 if self.rfc7306 else 2):
             self._end("queue that does not exist", ulpdu, (1, 2, 1))
         elif queue != _QUEUE[opcode]:
             self._end("queue of another opcode", ulpdu, (0, 2, 6))
         elif opcode == 7:
             self.ending = Ending("the peer's Terminate")
-        elif opcode == 1:
-            self._read_request(ulpdu)
+        elif opcode in (1, 10):
+            self._request(opcode, ulpdu)
+        elif opcode == 11:
+            self._atomic_response(ulpdu)
         else:
             self._send(opcode, ulpdu)
 
@@ -285,6 +332,9 @@ class Judge:
         if offset != self._offset:
             self._end("Send, MO", ulpdu, (1, 2, 4))
             return
+        if opcode in (8, 9):
+            self._immediate(receive, opcode, ulpdu)
+            return
         end = offset + len(payload)
         if end > receive.length:
             overflow = frozenset({"BUFFER_OVERFLOW"})
@@ -306,7 +356,7 @@ class Judge:
         self._message = None
         self._send_msn = (self._send_msn + 1) % (1 << 32)
         self.receives.popleft()
-        self.taken.append((receive.context, end, token))
+        self.taken.append((receive.context, end, token, None))
         self.solicited += opcode in (5, 6)
 
     def _take_away(self, stag: int, receive: Receive, ulpdu: bytes) -> bool:
@@ -328,20 +378,32 @@ class Judge:
             return True
         return False
 
-    def _read_request(self, ulpdu: bytes) -> None:
+    def _immediate(self, receive: Receive, opcode: int, ulpdu: bytes) -> None:
+        if len(ulpdu) != 26 or not ulpdu[0] & 0x40:
+            self._end("Immediate Data, length", ulpdu, (0, 2, 7))
+            return
+        self._send_msn = (self._send_msn + 1) % (1 << 32)
+        self.receives.popleft()
+        self.taken.append((receive.context, 0, None, ulpdu[18:]))
+        self.solicited += opcode == 9
+
+    def _request(self, opcode: int, ulpdu: bytes) -> None:
         msn, offset = int.from_bytes(ulpdu[10:14], "big"), int.from_bytes(ulpdu[14:18], "big")
         body = ulpdu[18:]
         last = bool(ulpdu[0] & 0x40)
+        wanted = 28 if opcode == 1 else 52
         if msn != self._read_msn:
-            self._end("Read Request, MSN", ulpdu, (1, 2, 3))
+            self._end("request, MSN", ulpdu, (1, 2, 3))
         elif len(self.responses) >= self.read_limit:
-            self._end("Read Request, too many", ulpdu, (1, 2, 2))
+            self._end("request, too many", ulpdu, (1, 2, 2))
         elif offset:
-            self._end("Read Request, MO", ulpdu, (1, 2, 4))
-        elif len(body) > 28 or (len(body) == 28 and not last):
-            self._end("Read Request, long", ulpdu, (1, 2, 5))
-        elif len(body) < 28:
-            self._end("Read Request, short", ulpdu, (0, 2, 7))
+            self._end("request, MO", ulpdu, (1, 2, 4))
+        elif len(body) > wanted or (len(body) == wanted and not last):
+            self._end("request, long", ulpdu, (1, 2, 5))
+        elif len(body) < wanted:
+            self._end("request, short", ulpdu, (0, 2, 7))
+        elif opcode == 10:
+            self._atomic_request(body, ulpdu)
         else:
             size, to = int.from_bytes(body[12:16], "big"), int.from_bytes(body[20:28], "big")
             memory = self.tokens.get(int.from_bytes(body[16:20], "big"))
@@ -354,6 +416,58 @@ class Judge:
                 self._read_msn = (self._read_msn + 1) % (1 << 32)
                 sink = int.from_bytes(body[:4], "big"), int.from_bytes(body[4:12], "big")
                 self.responses.append(Response(*sink, size, memory, to, ulpdu))
+
+    def _atomic_request(self, body: bytes, ulpdu: bytes) -> None:
+        operation, to = body[3] & 15, int.from_bytes(body[12:20], "big")
+        memory = self.tokens.get(int.from_bytes(body[8:12], "big"))
+        if operation not in (0, 2):
+            self._end("atomic that does not exist", ulpdu, (0, 2, 6))
+        elif memory is None or not memory.remote or not memory.valid:
+            self._end("atomic, STag", ulpdu, (0, 1, 0))
+        elif not memory.associated:
+            self._end("atomic, association", ulpdu, (0, 1, 3))
+        elif not memory.remote_atomic:
+            self._end("atomic, right", ulpdu, (0, 1, 2))
+        elif to + 8 > TOP:
+            self._end("atomic, wrap", ulpdu, (0, 1, 4))
+        elif to < memory.base or to + 8 > memory.base + memory.length:
+            self._end("atomic, bounds", ulpdu, (0, 1, 1))
+        elif to % 8:
+            self._end("atomic, alignment", ulpdu, (0, 2, 7))
+        elif self.refuse_reads:
+            self._end_bare("atomic that can't be answered", (0, 0, 0))
+        else:
+            self._read_msn = (self._read_msn + 1) % (1 << 32)
+            words = [int.from_bytes(body[at : at + 8], "big") for at in range(20, 52, 8)]
+            operands = words[0], words[1], words[2], words[3]
+            identifier = int.from_bytes(body[4:8], "big")
+            self.responses.append(AtomicResponse(operation, identifier, memory, to, operands, ulpdu))
+
+    def _atomic_response(self, ulpdu: bytes) -> None:
+        msn, offset = int.from_bytes(ulpdu[10:14], "big"), int.from_bytes(ulpdu[14:18], "big")
+        body = ulpdu[18:]
+        if msn != self._atomic_msn:
+            self._end("Atomic Response, MSN", ulpdu, (1, 2, 3))
+        elif not self.atomics:
+            self._end("Atomic Response, none expected", ulpdu, (0, 2, 6))
+        elif offset:
+            self._end("Atomic Response, MO", ulpdu, (1, 2, 4))
+        elif len(body) > 12 or (len(body) == 12 and not ulpdu[0] & 0x40):
+            self._end("Atomic Response, long", ulpdu, (1, 2, 5))
+        elif len(body) < 12:
+            self._end("Atomic Response, short", ulpdu, (0, 2, 7))
+        elif int.from_bytes(body[:4], "big") != self.atomics[0].identifier:
+            self._end("Atomic Response to another", ulpdu, (0, 2, 6))
+        else:
+            atomic = self.atomics[0]
+            if not atomic.memory.valid:
+                self._end_bare("atomic without memory", (0, 0, 0), atomic.context, "ACCESS_VIOLATION")
+                return
+            self._atomic_msn = (self._atomic_msn + 1) % (1 << 32)
+            self.atomics.popleft()
+            at = atomic.memory.place + atomic.at
+            self.arena[at : at + 8] = _in_memory(int.from_bytes(body[4:], "big"))
+            self.done.add(atomic.context)
 
     @staticmethod
     def _source_problem(memory: Memory | None, to: int, size: int) -> int | None:
@@ -400,7 +514,7 @@ class Judge:
         if last:
             self.reads.popleft()
             if read.context is not None:
-                self.done_reads.append(read.context)
+                self.done.add(read.context)
 
     # ---- what leaves
 
@@ -411,6 +525,7 @@ class Judge:
         """
         assert self.responses, "a Read Response that nobody asked for"
         response = self.responses[0]
+        assert isinstance(response, Response), "a Read Response out of turn"
         to, payload = int.from_bytes(ulpdu[6:14], "big"), ulpdu[14:]
         assert int.from_bytes(ulpdu[2:6], "big") == response.sink_stag, "Read Response to another STag"
         assert to == (response.sink_to + response.sent) % TOP, "Read Response at another offset"
@@ -426,13 +541,33 @@ class Judge:
             assert response.sent == response.size, "a Read Response that ends too early"
             self.responses.popleft()
 
+    def atomic_answered(self, ulpdu: bytes) -> None:
+        """The core has carried out an atomic and sent this response. Raises AssertionError: not as it should."""
+        assert self.responses, "an Atomic Response that nobody asked for"
+        response = self.responses.popleft()
+        assert isinstance(response, AtomicResponse), "an Atomic Response out of turn"
+        assert response.memory.valid, "an atomic in memory that was taken away"
+        at = response.memory.place + response.to - response.memory.base
+        old = int.from_bytes(self.arena[at : at + 8], sys.byteorder)
+        self.arena[at : at + 8] = _in_memory(response.outcome(old))
+        body = response.identifier.to_bytes(4, "big") + old.to_bytes(8, "big")
+        assert ulpdu[18:] == body, f"Atomic Response {ulpdu[18:].hex()}, due {body.hex()}"
+
     def source_gone(self) -> None:
         """What is due when the core is asked for octets: the source of a waiting read may have been taken away."""
         for response in self.responses:
             memory = response.memory
-            if response.size and (memory is None or not memory.valid) and self.ending is None:
+            if isinstance(response, AtomicResponse):
+                if not response.memory.valid and self.ending is None:
+                    self._end("atomic's memory taken away", response.ulpdu, (0, 1, 0))
+            elif response.size and (memory is None or not memory.valid) and self.ending is None:
                 left = bytearray(response.ulpdu[18:])
                 left[4:12] = ((response.sink_to + response.sent) % TOP).to_bytes(8, "big")
                 left[12:16] = (response.size - response.sent).to_bytes(4, "big")
                 left[20:28] = (response.to + response.sent).to_bytes(8, "big")
                 self._end("read source taken away", response.ulpdu, (0, 1, 0), read=bytes(left))
+
+
+def _in_memory(value: int) -> bytes:
+    """RFC 7306 5: a 64-bit value in the target's own order."""
+    return value.to_bytes(8, sys.byteorder)

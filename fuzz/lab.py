@@ -33,7 +33,7 @@ __all__ = ["ARENA", "Adapter", "End", "Neighbour"]
 
 ARENA: Final = 8192
 _R, _W, _L = Right.REMOTE_READ, Right.REMOTE_WRITE, Right.LOCAL_WRITE
-_ALL: Final = _R | _W | _L
+_ALL: Final = _R | _W | _L | Right.REMOTE_ATOMIC
 _TOP: Final = 1 << 64
 _FILL: Final = bytes(index * 7 % 251 for index in range(ARENA))
 
@@ -118,6 +118,7 @@ class Adapter:
     ) -> Memory:
         memory = Memory(name, entry.stag, base, place, length, bool(rights & _R), bool(rights & _W))
         memory.associated, memory.takeable = associated, takeable
+        memory.remote_atomic = bool(rights & Right.REMOTE_ATOMIC)
         self.tokens[entry.stag] = memory
         return memory
 

@@ -16,6 +16,7 @@ __all__ = [
     "REQUEST_KEY",
     "Damage",
     "Divider",
+    "atomic_request_body",
     "fpdu",
     "read_request_body",
     "startup_frame",
@@ -52,6 +53,13 @@ def read_request_body(sink_stag: int, sink_to: int, size: int, source_stag: int,
     top = (1 << 64) - 1
     return struct.pack(
         ">IQIIQ", sink_stag & 0xFFFFFFFF, sink_to & top, size & 0xFFFFFFFF, source_stag & 0xFFFFFFFF, source_to & top
+    )
+
+
+def atomic_request_body(operation: int, identifier: int, stag: int, to: int, *operands: int) -> bytes:
+    """RFC 7306 5.2.1; operands: add or swap, its mask, compare, its mask."""
+    return struct.pack(
+        ">IIIQQQQQ", operation & 0xFFFFFFFF, identifier & 0xFFFFFFFF, stag & 0xFFFFFFFF, to & (1 << 64) - 1, *operands
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fuzz.judge import Memory
-from fuzz.octets import fpdu, read_request_body, tagged, untagged
+from fuzz.octets import atomic_request_body, fpdu, read_request_body, tagged, untagged
 from fuzz.records import Record
 
 __all__ = ["MESSAGES", "SPOIL", "SPOILS", "Peer"]
@@ -24,7 +24,11 @@ ULPDU: Final = 5
 OCTETS: Final = 6
 AGAIN: Final = 7
 SPOIL: Final = 8
-MESSAGES: Final = (WRITE, WRITE, SEND, SEND, SEND, READ, READ, RESPONSE, TERMINATE, ULPDU, OCTETS, AGAIN)
+IMMEDIATE: Final = 32
+ATOMIC: Final = 33
+ATOMIC_RESPONSE: Final = 34
+RFC7306: Final = (IMMEDIATE, ATOMIC, ATOMIC, ATOMIC_RESPONSE)
+MESSAGES: Final = (WRITE, WRITE, SEND, SEND, SEND, READ, READ, RESPONSE, TERMINATE, ULPDU, OCTETS, AGAIN, *RFC7306)
 
 SPOILS: Final = 22
 """How many kinds of wrong there are: `flag` of a SPOIL record, modulo this."""
@@ -72,7 +76,8 @@ def _signed(value: int, bits: int) -> int:
 @dataclass(slots=True)
 class Peer:
     """`named`: tokens to pick from; `memories`: what is behind them; `sinks`: reads that it has been asked for, as
-    [STag, octets, answered]. `out`: octets made and not delivered yet.
+    [STag, octets, answered]; `atomics`: identifiers of atomics that it has been asked for. `out`: octets made and not
+    delivered yet.
     """
 
     named: list[int]
@@ -80,12 +85,14 @@ class Peer:
     crc: bool
     markers: bool
     sinks: deque[list[int]] = field(default_factory=deque)
+    atomics: deque[int] = field(default_factory=deque)
     out: bytearray = field(default_factory=bytearray)
     position: int = 0
     send_msn: int = 1
     send_offset: int = 0
     send_opcode: int = 3
     read_msn: int = 1
+    atomic_msn: int = 1
     _spoils: list[Record] = field(default_factory=list)
     _previous: bytes = b""
 
@@ -106,8 +113,9 @@ class Peer:
         elif op == AGAIN:
             self._raw(self._previous)
         else:
-            maker = (self._write, self._send, self._read, self._response, self._terminate, self._ulpdu)[op]
-            self._frame(maker(record))
+            makers = (self._write, self._send, self._read, self._response, self._terminate, self._ulpdu)
+            extensions = (self._immediate, self._atomic, self._atomic_response)
+            self._frame((extensions[op - IMMEDIATE] if op >= IMMEDIATE else makers[op])(record))
 
     def indication(self) -> None:
         """The zero-length Write with which the initiator shows that it is ready."""
@@ -175,6 +183,30 @@ class Peer:
         if last:
             self.sinks.popleft()
         return tagged(2, stag, answered, payload, last=last)
+
+    def _immediate(self, record: Record) -> bytearray:
+        ulpdu = untagged(8 + record.x % 2, 0, self.send_msn, self.send_offset, record.z.to_bytes(8, "big"))
+        self.send_msn = (self.send_msn + 1) % (1 << 32)
+        self.send_offset = 0
+        return ulpdu
+
+    def _atomic(self, record: Record) -> bytearray:
+        stag = self._token(record)
+        to = self._place(stag, 8, record.x & ~7 if record.x < 0x4000 else record.x)
+        operands = (record.z, record.z >> record.y % 64, record.z ^ record.y, 0 if record.flag & 0x40 else record.y)
+        body = atomic_request_body(
+            record.y & 0xF if record.flag & 0x80 else record.y & 2, record.y, stag, to, *operands
+        )
+        ulpdu = untagged(10, 1, self.read_msn, 0, body)
+        self.read_msn = (self.read_msn + 1) % (1 << 32)
+        return ulpdu
+
+    def _atomic_response(self, record: Record) -> bytearray:
+        identifier = self.atomics.popleft() if self.atomics else record.y
+        body = identifier.to_bytes(4, "big") + record.z.to_bytes(8, "big")
+        ulpdu = untagged(11, 3, self.atomic_msn, 0, body)
+        self.atomic_msn = (self.atomic_msn + 1) % (1 << 32)
+        return ulpdu
 
     def _terminate(self, record: Record) -> bytearray:
         if record.flag & 0x80:

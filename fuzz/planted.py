@@ -57,7 +57,7 @@ BUGS: Final = (
         "msn",
         "inbound",
         "iwarp/inbound.py",
-        "        if header.msn != self._read_msn:\n",
+        "        if header.msn != self._request_msn:\n",
         "        if False:\n",
         "the MSN of a Read Request is not compared",
     ),

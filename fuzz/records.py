@@ -73,7 +73,7 @@ def random_input(rng: random.Random, operations: Sequence[int], *, longest: int 
 
 def mutate(data: bytes, rng: random.Random, operations: Sequence[int], other: Callable[[bytes], bytes]) -> bytes:
     """A changed input. `other`: a mutator that knows no records; it has its turn half of the time."""
-    if len(data) <= HEAD or rng.randrange(2):
+    if not HEAD < len(data) <= HEAD + MAX_RECORDS * RECORD or rng.randrange(2):
         return other(data)
     head = bytearray(head_of(data))
     records = list(records_of(data))

@@ -29,6 +29,6 @@ TARGETS: dict[str, Target] = {
         Target("framing", framing.check, framing.OPERATIONS, framing.seeds),
         Target("inbound", inbound.check, inbound.OPERATIONS, inbound.seeds),
         Target("terminate", terminate.check, (), terminate.seeds, 128),
-        Target("capture", capture.check, capture.OPERATIONS, capture.seeds),
+        Target("capture", capture.check, capture.OPERATIONS, capture.seeds, 2500),
     )
 }

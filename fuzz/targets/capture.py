@@ -9,10 +9,11 @@ import os
 import struct
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Final
 
 from fuzz.octets import REPLY_KEY, REQUEST_KEY, Damage, Divider, startup_frame
-from fuzz.peer import DROP, MESSAGES, READ, SEND, SPOIL, TERMINATE, WRITE, Peer
+from fuzz.peer import ATOMIC, ATOMIC_RESPONSE, DROP, IMMEDIATE, MESSAGES, READ, SEND, SPOIL, TERMINATE, WRITE, Peer
 from fuzz.records import Record, head_of, join, records_of
 from softndk.cli.trace import _json_lines, _text_lines
 from softndk.trace import Frame, TraceError, read_frames
@@ -30,6 +31,8 @@ REPEAT: Final = 15
 CUT: Final = 16
 FLIP: Final = 17
 SIMPLE: Final = 18
+KERNEL: Final = Path(__file__).parents[2] / "tests" / "data" / "siw_terminate_read_bounds_crc_p2p.pcap"
+"""A small capture of Linux's siw: an input as a file."""
 OPERATIONS: Final = (
     *MESSAGES,
     SPOIL,
@@ -47,6 +50,10 @@ _NAMES: Final = {
     5: "Send with Solicited Event",
     6: "Send with SE and Invalidate",
     7: "Terminate",
+    8: "Immediate Data",
+    9: "Immediate Data with SE",
+    10: "Atomic Request",
+    11: "Atomic Response",
 }
 _ENDS: Final = ((bytes([10, 0, 0, 1]), 40001), (bytes([10, 0, 0, 2]), 5791))
 
@@ -132,7 +139,7 @@ class _Maker:
 
     def do(self, record: Record) -> None:
         op = record.op
-        if op <= SPOIL:
+        if op <= SPOIL or op in (IMMEDIATE, ATOMIC, ATOMIC_RESPONSE):
             self.message(record)
         elif op == STARTUP:
             self.startup(record)
@@ -166,7 +173,7 @@ class _Maker:
             self.blocks.append(self.block(3, struct.pack(self.order + "I", record.y) + record.z.to_bytes(8, "big")))
 
     def message(self, record: Record) -> None:
-        good = record.op in (WRITE, SEND, READ, TERMINATE) and self.begun
+        good = self.begun and record.op in (WRITE, SEND, READ, TERMINATE, IMMEDIATE, ATOMIC, ATOMIC_RESPONSE)
         if record.op == TERMINATE and record.flag & 0x80:
             good = False
         self.clean &= good
@@ -287,6 +294,7 @@ class _Maker:
 def seeds() -> Sequence[bytes]:
     """One conversation in every format and over every link; then with damage of every kind."""
     say = [Record(WRITE, 0, 8, 0, 30 << 8), Record(SEND, 0, 1, 0, 9 << 8), Record(READ, 0, 0, 0, 9 << 8)]
+    say += [Record(IMMEDIATE, 0, 1, 0, 5), Record(ATOMIC, 0, 8, 2, 5), Record(ATOMIC_RESPONSE, 0, 0, 1, 5)]
     begin = [Record(STARTUP, 1), Record(SEGMENT), Record(TURN), Record(SEGMENT), Record(TURN)]
     end = [Record(TERMINATE, 2), Record(SEGMENT, 0x81)]
     talk = [*begin, *say, Record(SEGMENT, 0, 50), Record(SEGMENT), Record(TURN), *say, Record(SEGMENT), *end]
@@ -311,4 +319,6 @@ def seeds() -> Sequence[bytes]:
     found += [join([0], [*talk[:9], bad, *talk[9:]]) for bad in damage]
     found += [join([0], [*talk[5:9], bad, *talk[9:]]) for bad in damage]
     found.append(join([0], [*begin, Record(SPOIL, DROP), *talk[5:]]))
+    if KERNEL.exists():
+        found.append(join([0x80], []) + KERNEL.read_bytes())
     return found

@@ -11,15 +11,16 @@ from collections.abc import Sequence
 from typing import Final
 
 from fuzz import peer as peers
-from fuzz.judge import Ending, Judge, Read, Receive
+from fuzz.judge import Atomic, Ending, Judge, Read, Receive, Taken
 from fuzz.lab import Adapter, End, Neighbour
 from fuzz.octets import Divider
-from fuzz.peer import MESSAGES, SPOIL, SPOILS, Peer
+from fuzz.peer import IMMEDIATE, MESSAGES, SPOIL, SPOILS, Peer
 from fuzz.records import Record, head_of, join, records_of
 from softndk.config import IwarpConfig
+from softndk.flags import OperationType
 from softndk.iwarp.events import Aborted, Disconnected, Finish, PeerDisconnected
 from softndk.iwarp.qp_state import State
-from softndk.queues.work import ReadWork, ReceiveRequest, SendWork, WriteWork
+from softndk.queues.work import AtomicWork, ImmediateWork, ReadWork, ReceiveRequest, SendWork, WriteWork
 from softndk.status import Status
 
 __all__ = ["OPERATIONS", "check", "seeds"]
@@ -32,12 +33,33 @@ POST_WRITE: Final = 13
 TIME: Final = 14
 NEIGHBOUR: Final = 15
 DISCONNECT: Final = 16
+POST_ATOMIC: Final = 17
+POST_IMMEDIATE: Final = 18
+_KINDS: Final = {
+    POST_READ: "read",
+    POST_SEND: "send",
+    POST_WRITE: "write",
+    POST_ATOMIC: "atomic",
+    POST_IMMEDIATE: "immediate",
+}
 
 OPERATIONS: Final = (
     *MESSAGES,
     *[SPOIL] * 6,
     *[DELIVER] * 4,
-    *(POST_RECEIVE, POST_RECEIVE, POST_READ, POST_READ, POST_SEND, POST_WRITE, TIME, NEIGHBOUR, DISCONNECT),
+    *(
+        POST_RECEIVE,
+        POST_RECEIVE,
+        POST_READ,
+        POST_READ,
+        POST_SEND,
+        POST_WRITE,
+        POST_ATOMIC,
+        POST_IMMEDIATE,
+        TIME,
+        NEIGHBOUR,
+        DISCONNECT,
+    ),
 )
 
 LEFT_OPEN: Final = "an end whose moment is the core's own matter"
@@ -71,6 +93,7 @@ class _Run:
             markers=markers,
             max_fpdu=_FPDUS[head[3] % len(_FPDUS)],
             receive_wait_s=5.0 if self.hold else 0.0,
+            rfc7306=not head[6] & 1,
         )
         self.adapter = Adapter()
         self.end = End(self.adapter, "victim", config, active=active, limits=(ird, ord_limit), shared=shared)
@@ -84,6 +107,7 @@ class _Run:
             ird,
             self.hold,
             shared,
+            config.rfc7306,
             self.end.now,
         )
         self.peer = Peer(self.adapter.named, self.adapter.tokens, self.crc, markers)
@@ -97,7 +121,8 @@ class _Run:
         """Own sends and writes of which the last octet has been sent."""
         self.new_reads: deque[Read] = deque()
         self.results: Counter[str] = Counter()
-        self.seen_receives: list[tuple[str, int, int | None]] = []
+        self.new_atomics: deque[Atomic] = deque()
+        self.seen_receives: list[Taken] = []
         self.failed: dict[str, str] = {}
         self.finished: list[str] = []
         self.terminate: bytes | None = None
@@ -126,13 +151,13 @@ class _Run:
 
     def do(self, record: Record) -> None:
         op = record.op
-        if op <= SPOIL:
+        if op <= SPOIL or IMMEDIATE <= op < IMMEDIATE + 3:
             self.peer.do(record)
         elif op == DELIVER:
             self.deliver(record.x, pump=not record.flag & 1)
         elif op == POST_RECEIVE:
             self.post_receive(record)
-        elif op in (POST_READ, POST_SEND, POST_WRITE):
+        elif op in _KINDS:
             self.post(op, record)
         elif op == TIME:
             self.pass_time((1.0, 6.0, 31.0, 0.0)[record.flag % 4])
@@ -186,17 +211,30 @@ class _Run:
             assert int.from_bytes(ulpdu[30:34], "big") == read.length, "size of a Read Request"
             read.sink_stag = int.from_bytes(ulpdu[18:22], "big")
             self.judge.reads.append(read)
-            assert len(self.judge.reads) <= self.ord_limit, "more reads than ORD"
+            self.check_read_limit()
             self.peer.sinks.append([read.sink_stag, read.length, 0])
+        elif opcode == 10:
+            atomic = self.new_atomics.popleft()
+            assert self.requests.popleft()[0] == atomic.context, "a request out of turn"
+            atomic.identifier = int.from_bytes(ulpdu[22:26], "big")
+            self.judge.atomics.append(atomic)
+            self.check_read_limit()
+            self.peer.atomics.append(atomic.identifier)
+        elif opcode == 11:
+            self.judge.atomic_answered(ulpdu)
         else:
             context, kind, length = self.requests[0]
-            assert kind == ("send" if opcode in (3, 4, 5, 6) else "write"), "a request out of turn"
+            due = {0: "write", 8: "immediate", 9: "immediate"}.get(opcode, "send")
+            assert kind == due, "a request out of turn"
             left = length - (len(ulpdu) - (14 if ulpdu[0] & 0x80 else 18))
             self.requests[0] = (context, kind, left)
             if ulpdu[0] & 0x40:
                 assert left == 0, "octets of a message"
                 self.requests.popleft()
                 self.whole.add(context)
+
+    def check_read_limit(self) -> None:
+        assert len(self.judge.reads) + len(self.judge.atomics) <= self.ord_limit, "more reads and atomics than ORD"
 
     def post_receive(self, record: Record) -> None:
         if len(self.receives) > 40:
@@ -219,11 +257,13 @@ class _Run:
         self.compare()
 
     def post(self, op: int, record: Record) -> None:
-        if len(self.posted) > 40 or (op == POST_READ and not self.ord_limit):  # NdkRead refuses it then
+        if len(self.posted) > 40 or (op in (POST_READ, POST_ATOMIC) and not self.ord_limit):  # NdkRead refuses it then
             return
-        kind = {POST_READ: "read", POST_SEND: "send", POST_WRITE: "write"}[op]
+        if op in (POST_ATOMIC, POST_IMMEDIATE) and not self.judge.rfc7306:
+            return
+        kind = _KINDS[op]
         context = f"{kind}{len(self.posted)}"
-        length = record.z % 257
+        length = 8 if op in (POST_ATOMIC, POST_IMMEDIATE) else record.z % 257
         name = "fast" if record.flag & 1 else "sink"
         memory = self.adapter.memories[f"{name}, local"]
         offset = record.x % (memory.length - length + 1) if length <= memory.length else 0
@@ -234,11 +274,19 @@ class _Run:
             self.end.pair.post_initiator(ReadWork(0, context, sge, record.y, 0x7700), deferred=False)
             if self.judge.ending is None:
                 self.new_reads.append(Read(context, memory, offset, length))
+        elif kind == "atomic":
+            which = OperationType.COMPARE_SWAP if record.flag & 2 else OperationType.FETCH_ADD
+            work = AtomicWork(which, 0, context, sge, record.y & ~7, 0x7700, data=record.z, mask=record.z >> 7)
+            self.end.pair.post_initiator(work, deferred=False)
+            if self.judge.ending is None:
+                self.new_atomics.append(Atomic(context, memory, offset))
+        elif kind == "immediate":
+            self.end.pair.post_initiator(ImmediateWork(0, context, record.z.to_bytes(8, "big")), deferred=False)
         elif kind == "send":
             self.end.pair.post_initiator(SendWork(0, context, sge, None), deferred=False)
         else:
             self.end.pair.post_initiator(WriteWork(0, context, sge, None, record.y, 0x7700), deferred=False)
-        if length and name == "fast":
+        if length and name == "fast" and kind != "immediate":
             self.fast_used = True
         if self.judge.ending is None:
             self.requests.append((context, kind, length))
@@ -276,8 +324,7 @@ class _Run:
         judge.refuse_reads = core.finish() is Finish.SHUTDOWN and not core.is_over
         assert self.adapter.arena == judge.arena, _difference(self.adapter.arena, judge.arena)
         assert self.seen_receives == judge.taken, f"receives: {self.seen_receives}, due: {judge.taken}"
-        reads = [context for context in self.finished if context.startswith("read")]
-        assert reads == judge.done_reads, f"reads: {reads}, due: {judge.done_reads}"
+        self.compare_fetches()
         assert core.traffic[2] == self.delivered, f"{core.traffic[2]} octets received, {self.delivered} were sent"
         if self.loose and core.is_over and judge.ending is None:
             judge.ending = Ending(LEFT_OPEN)
@@ -288,6 +335,19 @@ class _Run:
             assert core.holding_back == (judge.waiting is not None), "a message waits, or not"
             assert not self.failed, f"failed without a reason: {self.failed}"
         self.check_octets()
+
+    def compare_fetches(self) -> None:
+        """Reads and atomics complete in their turn, when all that was posted before them has been carried out; or at the
+        end, with what they had come to (R-FLUSH-7).
+        """
+        due = []
+        for context, _ in self.posted:
+            if context not in self.judge.done and context not in self.whole and not self.end.core.is_over:
+                break
+            if context in self.judge.done:
+                due.append(context)
+        fetches = [context for context in self.finished if context.startswith(("read", "atomic"))]
+        assert fetches == due, f"reads and atomics: {fetches}, due: {due}"
 
     def check_octets(self) -> None:
         """Octets in are octets accounted for, and what is held is bounded."""
@@ -307,7 +367,7 @@ class _Run:
             self.results[context] += 1
             if result.status is Status.SUCCESS:
                 token = None if result.invalidated_token is None else int(result.invalidated_token)
-                self.seen_receives.append((context, result.bytes_transferred, token))
+                self.seen_receives.append((context, result.bytes_transferred, token, result.immediate_data))
             else:
                 self.failed[context] = result.status.name
                 failures += 1
@@ -386,7 +446,7 @@ class _Run:
         done = [context for context, _ in self.posted if context in self.finished]
         assert self.finished == done, f"requests completed as {self.finished}"
         for context in self.finished:
-            known = context in self.whole or context in judge.done_reads
+            known = context in self.whole or context in judge.done
             assert known or self.loose, f"{context} succeeded, but it was not carried out"
         allowed = {"CANCELLED"}
         for context, status in self.failed.items():
@@ -446,10 +506,14 @@ def seeds() -> Sequence[bytes]:
         "read": Record(peers.READ, 0, 8, 0, fourteen),
         "response": Record(peers.RESPONSE, 1),
         "terminate": Record(peers.TERMINATE, 2),
+        "immediate": Record(peers.IMMEDIATE, 0, 1, 0, 77),
+        "fetch and add": Record(peers.ATOMIC, 0, 8, 0, 77),
+        "compare and swap": Record(peers.ATOMIC, 0x40, 8, 2, 77),
+        "atomic response": Record(peers.ATOMIC_RESPONSE, 0, 0, 0, 77),
     }
     found = []
     for message in messages.values():
-        begin = [Record(POST_READ, 0, 0, 7, 40), Record(DELIVER)]
+        begin = [Record(POST_READ, 0, 0, 7, 40), Record(POST_ATOMIC, 0, 16, 8, 3), Record(DELIVER)]
         found.append(join([0, 0, 0, 0, 4], [*begin, message, Record(DELIVER, 0, 5), message]))
         found.append(join([2, 0, 0, 0, 4], [*begin, *[message] * 12]))
         for kind in range(SPOILS):
@@ -458,6 +522,12 @@ def seeds() -> Sequence[bytes]:
         for edge in (0x8000, 0x8004, 0x4000, 0x4005):
             found.append(join([0], [Record(op, token, edge, 0, fourteen) for op in (peers.WRITE, peers.READ)]))
             found.append(join([0], [Record(peers.READ, token, edge, 0, fourteen)]))
+            found.append(join([0], [Record(peers.ATOMIC, token, edge, 0, 5)]))
+    for octets in (63, 64, 65):  # a receive of 64 octets: just short of it, full, too long; at once and in halves
+        whole = Record(peers.SEND, 0x40, 0, 0, octets << 8)
+        rest = Record(peers.SEND, 0x40, 0, 0, octets - 14 << 8)
+        found.append(join([0, 0, 0, 0, 3], [whole, whole]))
+        found.append(join([0, 0, 0, 0, 3], [Record(peers.SEND, 0x80, 0, 0, fourteen), rest, whole]))
     halves = [Record(peers.SEND, 0x80, 0, 0, fourteen), Record(peers.SEND, 0, 0, 0, fourteen)]
     for modes in (0, 8, 16, 24, 32, 4):
         late = Record(POST_RECEIVE, 0, 0, 0, 64)

@@ -1,5 +1,6 @@
 """The command: a run prints its table, a finding its input and how to see it again; planted bugs fit the code."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,15 @@ def test_a_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypat
     assert "terminate fails" in capsys.readouterr().out
     monkeypatch.undo()
     assert command.main(["replay", str(path)]) == 0
+
+
+def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "WORK", tmp_path)
+    assert command.main(["run", "--seconds", "0.1", "--unguided", "--json", "terminate"]) == 0
+    (outcome,) = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert outcome["target"] == "terminate"
+    assert outcome["executions"] > 0
+    assert outcome["findings"] == []
 
 
 def test_unknown_target() -> None:

@@ -66,9 +66,10 @@ def run(
     how = "guided by coverage (atheris)" if guided else "random changes of the kept inputs (no atheris here)"
     print(f"fuzzing {', '.join(names)}: {seconds:g} s in all, {how}, seed {seed}", flush=True)
     outcomes = []
+    shares = sum(TARGETS[name].share for name in names)
     for name in names:
         fuzz_one = _guided if guided else _unguided
-        outcomes.append(fuzz_one(TARGETS[name], seconds / len(names), seed, work))
+        outcomes.append(fuzz_one(TARGETS[name], seconds * TARGETS[name].share / shares, seed, work))
     return outcomes
 
 

@@ -12,23 +12,24 @@ __all__ = ["TARGETS", "Target"]
 class Target:
     """`check`: runs one input, raises on a finding. `operations`: for the record mutator; empty: plain octets.
 
-    `seeds`: inputs that a campaign begins with. `longest`: octets of an input.
+    `seeds`: inputs that a campaign begins with. `share`: of the time, towards the others. `longest`: octets of an input.
     """
 
     name: str
     check: Callable[[bytes], None]
     operations: Sequence[int]
     seeds: Callable[[], Sequence[bytes]]
+    share: int
     longest: int = 8 + 48 * 16
 
 
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
-        Target("startup", startup.check, startup.OPERATIONS, startup.seeds),
-        Target("framing", framing.check, framing.OPERATIONS, framing.seeds),
-        Target("inbound", inbound.check, inbound.OPERATIONS, inbound.seeds),
-        Target("terminate", terminate.check, (), terminate.seeds, 128),
-        Target("capture", capture.check, capture.OPERATIONS, capture.seeds, 2500),
+        Target("startup", startup.check, startup.OPERATIONS, startup.seeds, 4),
+        Target("framing", framing.check, framing.OPERATIONS, framing.seeds, 2),
+        Target("inbound", inbound.check, inbound.OPERATIONS, inbound.seeds, 8),
+        Target("terminate", terminate.check, (), terminate.seeds, 1, 128),
+        Target("capture", capture.check, capture.OPERATIONS, capture.seeds, 5, 2500),
     )
 }

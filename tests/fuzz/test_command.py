@@ -28,7 +28,7 @@ def test_a_run_without_findings(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_a_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told once however often it happens, its input fails again, and the status says so."""
-    target = Target("terminate", broken, (), TARGETS["terminate"].seeds)
+    target = Target("terminate", broken, (), TARGETS["terminate"].seeds, 1)
     monkeypatch.setitem(TARGETS, "terminate", target)
     monkeypatch.setattr(driver, "WORK", tmp_path)
     outcomes = driver.run(["terminate"], 0.2, seed=1, guided=False, work=tmp_path)

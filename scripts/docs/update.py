@@ -14,12 +14,14 @@ from scripts.docs import (
     object_reference,
     rules_reference,
     state_diagram,
+    store_picture,
     supported_reference,
 )
 from scripts.docs.generated import Generated
 
 PAGES: tuple[Generated, ...] = (
     *state_diagram.PAGES,
+    store_picture.PICTURE,
     *object_reference.PAGES,
     api_reference.PAGE,
     error_reference.PAGE,

@@ -8,7 +8,7 @@ from html import escape
 
 import pytest
 
-from scripts.docs import error_table
+from scripts.docs import error_table, store_picture
 from scripts.docs.error_reference import CAUSES
 from scripts.docs.generated import ROOT, Generated
 from scripts.docs.machines import MACHINES
@@ -116,3 +116,15 @@ def test_exploring_finds_the_states_of_memory_objects_that_ndkpi_has() -> None:
 )
 def test_the_arm_as_drawn_is_that_of_r_arm_7(first: str, second: str, result: str) -> None:
     assert MACHINES["arm"]().moves[f"armed {first}", f"arm({second})"].state == f"armed {result}"
+
+
+def test_the_tutorials_picture_shows_a_put_and_a_get_with_windows_and_remote_invalidation() -> None:
+    """What the tutorial's text says of the two requests."""
+    drawn = re.findall(r'<text class="label"[^>]*>([^<]*)</text>', store_picture.picture())
+    kinds = [re.split("[:,]", words)[0] for words in drawn]
+    put = ["Send", "RDMA Read Request", "RDMA Read Response", "Send with Invalidate"]
+    get = ["Send", "RDMA Write", "Send with Invalidate"]
+    assert kinds == put + get
+    assert (
+        sum("lends a token" in words for words in drawn) == sum("takes the token back" in words for words in drawn) == 2
+    )

@@ -1,10 +1,12 @@
 """The server under attack: one adapter, one listener; it accepts everybody and lends each connection some memory.
 
 Usage: python -m scripts.hostile.server. Prints its port, then for each line on standard input one JSON object with what
-it holds and has counted. Ends, and closes its adapter, with its standard input. The good client is told apart by its
-private data; its messages are checked here.
+it holds and has counted; the line "trim" has free memory given back before. Ends, and closes its adapter, with its
+standard input. The good client is told apart by its private data; its messages are checked here.
 """
 
+import ctypes
+import gc
 import json
 import os
 import resource
@@ -138,8 +140,17 @@ def main() -> None:
     with open_adapter(config=CONFIG) as adapter:
         server = Server(adapter)
         print(server.listener.local_address[1], flush=True)
-        for _ in sys.stdin:
+        for line in sys.stdin:
+            if line.strip() == "trim":
+                give_back()
             print(json.dumps(server.report()), flush=True)
+
+
+def give_back() -> None:
+    """Have the C library return what nobody holds any more, so that what is resident is what is held."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 if __name__ == "__main__":

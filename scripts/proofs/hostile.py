@@ -1,6 +1,7 @@
 """More than a thousand hostile connections beside one good one that moves data all the time.
 
-Usage: hostile.py [--connections N] [--seconds S] [--processes P] [--seed N] [--json]   (1600, 30, 4, random).
+Usage: hostile.py [--connections N] [--seconds S] [--processes P] [--seed N] [--waves N] [--json]   (1600, 30, 4, random,
+1: one attack after another, of which the last is shown).
 Prints the good connection's rate before, during and after the attack, what the server held, and how each kind of attack
 was answered. Meanwhile newcomers connect from another address. Exit status 1 if anything of the good connection was
 wrong or stood still for long, if a newcomer was turned away, if the server printed anything (a traceback above all),
@@ -32,6 +33,10 @@ CALM_S: Final = 6.0
 SETTLE_S: Final = 20.0
 STANDSTILL_S: Final = 10.0
 """A round of the good connection that takes longer is a failure; a busy machine alone does not make it so long."""
+KEPT_OCTETS: Final = 64 * 1024 * 1024
+"""What may be resident afterwards beyond what was before: Python keeps pages that have one living object on them."""
+GROWN_OCTETS: Final = 8 * 1024 * 1024
+"""What may be resident after another attack beyond what was after the first."""
 PER_CONNECTION: Final = 640 * 1024
 """What one connection may cost the server at most: see docs/reference/limits.md, and 64 KiB that it lends."""
 
@@ -58,8 +63,8 @@ class Process:
             raise SystemExit(f"a process has ended early, status {self.process.wait()}: {self.process.args!r}")
         return line
 
-    def ask(self) -> dict[str, Any]:
-        self.stdin.write("report\n")
+    def ask(self, what: str = "report") -> dict[str, Any]:
+        self.stdin.write(f"{what}\n")
         self.stdin.flush()
         found = json.loads(self.line())
         assert isinstance(found, dict)
@@ -180,6 +185,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--seed", type=int, default=random.randrange(10_000))
+    parser.add_argument("--waves", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryFile() as said:
@@ -198,8 +204,12 @@ def run(options: argparse.Namespace, said: IO[bytes]) -> int:
     calm = time.monotonic()
     time.sleep(CALM_S)
     before = server.ask()
-    fullest, outcomes, newcomers, (begun, ended) = attack(server, good, port, options)
-    after = settled(server, before["connections"])
+    trimmed = []
+    for _ in range(options.waves):
+        fullest, outcomes, newcomers, (begun, ended) = attack(server, good, port, options)
+        after = settled(server, before["connections"])
+        trimmed.append(server.ask("trim")["rss"])
+    after["rss_trimmed"] = trimmed
     calm_again = time.monotonic()
     time.sleep(CALM_S)
     last = time.monotonic()
@@ -242,6 +252,10 @@ def run(options: argparse.Namespace, said: IO[bytes]) -> int:
             (after["connections"] > before["connections"], f"{after['connections']} connections are left"),
             (after["handshakes"] > 0, f"{after['handshakes']} unfinished start-ups are left"),
             (after["objects"] > before["objects"], f"{after['objects']} objects, {before['objects']} before"),
+            (
+                trimmed[0] > before["rss"] + KEPT_OCTETS or trimmed[-1] > trimmed[0] + GROWN_OCTETS,
+                f"{trimmed} octets resident afterwards, {before['rss']} before",
+            ),
             (after["fds"] > before["fds"] + 2, f"{after['fds']} descriptors, {before['fds']} before"),
             (set(outcomes) != set(KINDS), f"kinds that did not attack: {set(KINDS) - set(outcomes)}"),
         )
@@ -272,8 +286,9 @@ def show(found: dict[str, Any], options: argparse.Namespace) -> None:
     for phase, rates in phases.items():
         print(f"  {phase:7s} {spread(rates)}")
     if phases["before"] and phases["during"]:
-        share = statistics.median(phases["during"]) / statistics.median(phases["before"])
-        print(f"  during / before: {share:.2f}   wrong rounds: {found['wrong']}   slowest round:", end=" ")
+        calm = statistics.median(phases["before"] + phases["after"])
+        print(f"  during / calm: {statistics.median(phases['during']) / calm:.2f}", end="   ")
+        print(f"wrong rounds: {found['wrong']}   slowest round:", end=" ")
         print(f"{found['slowest_round_s'] * 1000:.0f} ms")
     times = sorted(found["newcomers"]["times_s"])
     if times:
@@ -285,6 +300,8 @@ def show(found: dict[str, Any], options: argparse.Namespace) -> None:
     print("\nthe server")
     for when in ("before", "during", "after"):
         print(f"  {when:7s} {holding(reports[when])}")
+    for trimmed in reports["after"]["rss_trimmed"]:
+        print(f"  after   {trimmed / 1e6:7.1f} MB resident when the C library has given back what is free")
     most = reports["during"]["most_connections"]
     grown = reports["during"]["rss"] - reports["before"]["rss"]
     print(

@@ -142,6 +142,8 @@ class Judge:
     hold: bool
     shared: bool
     rfc7306: bool
+    send_indication: bool
+    """An empty Send that comes first says that the peer is ready; it is no message."""
     now: float
     ending: Ending | None = None
     receives: deque[Receive] = field(default_factory=deque)
@@ -314,6 +316,16 @@ class Judge:
         payload = ulpdu[18:]
         if msn != self._send_msn:
             self._end("Send, MSN", ulpdu, (1, 2, 3))
+            return
+        if (
+            self.send_indication
+            and self.frames == 1
+            and opcode == 3
+            and len(ulpdu) == 18
+            and ulpdu[0] & 0x40
+            and not offset
+        ):
+            self._send_msn += 1
             return
         receive = self._message
         if receive is None:

@@ -161,6 +161,14 @@ class Adapter:
             self._untaken.setdefault((id(ring), result.qp_context), []).append(result)
         return self._untaken.pop((id(ring), name), [])
 
+    def deregister(self, name: str) -> None:
+        """Take a region's memory away, on this side and at the judge's, unless that was done before."""
+        region = self._regions[name]
+        assert isinstance(region, Region)
+        if region.valid:
+            region.deregister()
+            self.memories[name].valid = self.memories[f"{name}, local"].valid = False
+
     def local(self, name: str) -> LocalToken:
         return LocalToken(self.memories[f"{name}, local"].stag)
 
@@ -224,9 +232,11 @@ class End:
         self.stream = self.adapter.datapath.open_stream(self.pair, self.access, parameters)
         return self.stream
 
-    def establish(self, *, peer_wants_markers: bool, peer_wants_crc: bool = True) -> None:
-        """A start-up in which the peer does everything right; `sent` is empty behind it. The initiator's indication is
-        the first of it.
+    def establish(self, *, peer_wants_markers: bool, peer_wants_crc: bool = True, indication: str = "write") -> None:
+        """A start-up in which the peer does everything right; `sent` is empty behind it.
+
+        indication: what says "ready to receive": "write", "read" or, to the passive side, "send". The initiator's is the
+        first FPDU of it, and still to come.
         """
         core = self.core
         core.connected(self.now, 1460)
@@ -234,18 +244,20 @@ class End:
         if core.next_timeout() is None:  # the active side's limit is its program's to start
             self.take_all()
             self.bind()
-            # A peer-to-peer answer that takes a zero-length Write.
-            answer = (0x8000 | self.limits[1]).to_bytes(2, "big") + (0x8000 | self.limits[0]).to_bytes(2, "big")
-            self.give(startup_frame(REPLY_KEY, flags, 2, answer))
+            self.give(startup_frame(REPLY_KEY, flags, 2, self._words(indication)))
             core.complete(self.now)
             self.sent.clear()
             return
-        wish = (0x8000 | self.limits[1]).to_bytes(2, "big") + (0x8000 | self.limits[0]).to_bytes(2, "big")
-        self.give(startup_frame(REQUEST_KEY, flags, 2, wish))
+        self.give(startup_frame(REQUEST_KEY, flags, 2, self._words(indication)))
         self.bind()
         core.accept(b"", *self.limits, self.now)
         self.take_all()
         self.sent.clear()
+
+    def _words(self, indication: str) -> bytes:
+        """IRD and ORD of the peer, which fit ours, and its flags A to D (RFC 6581 9)."""
+        bits = {"write": 0x8000_8000, "read": 0x8000_4000, "send": 0xC000_0000}[indication]
+        return (bits | self.limits[1] << 16 | self.limits[0]).to_bytes(4, "big")
 
     def give(self, octets: bytes | bytearray) -> None:
         """One delivery, in memory that is lent for the call only."""

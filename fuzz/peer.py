@@ -117,9 +117,16 @@ class Peer:
             extensions = (self._immediate, self._atomic, self._atomic_response)
             self._frame((extensions[op - IMMEDIATE] if op >= IMMEDIATE else makers[op])(record))
 
-    def indication(self) -> None:
-        """The zero-length Write with which the initiator shows that it is ready."""
-        self._frame(tagged(0, 1, 0))
+    def indication(self, kind: str) -> None:
+        """The zero-length Write, Read or Send with which the initiator shows that it is ready."""
+        if kind == "read":
+            self._frame(untagged(1, 1, 1, 0, read_request_body(9, 0, 0, 1, 0)))
+            self.read_msn += 1
+        elif kind == "send":
+            self._frame(untagged(3, 0, 1, 0))
+            self.send_msn += 1
+        else:
+            self._frame(tagged(0, 1, 0))
 
     # ---- messages
 

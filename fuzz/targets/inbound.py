@@ -35,6 +35,8 @@ NEIGHBOUR: Final = 15
 DISCONNECT: Final = 16
 POST_ATOMIC: Final = 17
 POST_IMMEDIATE: Final = 18
+DEREGISTER: Final = 19
+CLOSE: Final = 20
 _KINDS: Final = {
     POST_READ: "read",
     POST_SEND: "send",
@@ -59,6 +61,8 @@ OPERATIONS: Final = (
         TIME,
         NEIGHBOUR,
         DISCONNECT,
+        DEREGISTER,
+        CLOSE,
     ),
 )
 
@@ -67,6 +71,8 @@ LOOSE_ENDS: Final = frozenset({(0, 0, 0), (0, 1, 0)})
 """Own memory that has gone when a request starts; a read's source that has gone before the answer."""
 MAX_HELD: Final = 2 + 65535 + 3 + 4 + 4 * 130
 """Octets of one FPDU with markers: more is never kept."""
+_GONE: Final = ("readable", "writable", "sink", "inbox", "top")
+"""Regions that the program may deregister on the way."""
 _LIMITS: Final = (16, 0, 1, 2, 3, 64)
 _FPDUS: Final = (None, 128, 256, 1000)
 
@@ -99,7 +105,10 @@ class _Run:
         self.end = End(self.adapter, "victim", config, active=active, limits=(ird, ord_limit), shared=shared)
         self.neighbour = Neighbour(self.adapter)
         self.adapter.add_windows(self.end.pair, self.neighbour.end.pair)
-        self.end.establish(peer_wants_markers=wants_markers, peer_wants_crc=self.crc)
+        indication = ("write", "read", "write" if active else "send", "write")[modes >> 6]
+        if not (ord_limit if active else ird):
+            indication = "write"  # there must be room for a read
+        self.end.establish(peer_wants_markers=wants_markers, peer_wants_crc=self.crc, indication=indication)
         self.judge = Judge(
             bytearray(self.adapter.arena),
             self.adapter.tokens,
@@ -108,6 +117,7 @@ class _Run:
             self.hold,
             shared,
             config.rfc7306,
+            indication == "send",
             self.end.now,
         )
         self.peer = Peer(self.adapter.named, self.adapter.tokens, self.crc, markers)
@@ -121,6 +131,9 @@ class _Run:
         """Own sends and writes of which the last octet has been sent."""
         self.new_reads: deque[Read] = deque()
         self.results: Counter[str] = Counter()
+        if active and indication == "read":
+            self.new_reads.append(Read(None, None, 0, 0))
+            self.requests.append(("", "read", 0))
         self.new_atomics: deque[Atomic] = deque()
         self.seen_receives: list[Taken] = []
         self.failed: dict[str, str] = {}
@@ -135,11 +148,11 @@ class _Run:
         """The peer has not taken what was to be said in time: no Terminate is fine too."""
         self.loose = False
         """The end is left to the core: which of several things comes first is a matter of its time."""
-        self.fast_used = False
-        """An own request names memory that the peer may take away: it fails when it starts."""
+        self.used: set[str] = set()
+        """Memory that own requests name: if it is taken away, they fail when they start."""
         self.end.events.clear()
         if not active:
-            self.peer.indication()
+            self.peer.indication(indication)
         self.deliver(0, pump=True)
         self.end.collect()
         self.end.events.clear()
@@ -165,6 +178,10 @@ class _Run:
             self.neighbour.check(self.judge.arena)
         elif op == DISCONNECT:
             self.disconnect()
+        elif op == DEREGISTER:
+            self.adapter.deregister(_GONE[record.flag % len(_GONE)])
+        elif op == CLOSE:
+            self.close(record)
 
     def deliver(self, chunk: int, *, pump: bool) -> None:
         """Bring what the peer has made: in chunks of that size, or at once. What the core does not want stays away."""
@@ -187,7 +204,7 @@ class _Run:
         before = self.end.core.is_over
         if not before and self.judge.ending is None:
             self.judge.source_gone()
-            if self.fast_used and self.requests and not self.adapter.memories["fast, local"].valid:
+            if self.requests and not all(self.adapter.memories[f"{name}, local"].valid for name in self.used):
                 self.loose = True
         self.output.feed(self.end.take_all())
         for ulpdu in self.output:
@@ -207,7 +224,7 @@ class _Run:
             return  # the indication, or a nudge
         elif opcode == 1:
             read = self.new_reads.popleft()
-            assert self.requests.popleft()[0] == read.context, "a request out of turn"
+            assert self.requests.popleft()[0] == (read.context or ""), "a request out of turn"
             assert int.from_bytes(ulpdu[30:34], "big") == read.length, "size of a Read Request"
             read.sink_stag = int.from_bytes(ulpdu[18:22], "big")
             self.judge.reads.append(read)
@@ -286,8 +303,8 @@ class _Run:
             self.end.pair.post_initiator(SendWork(0, context, sge, None), deferred=False)
         else:
             self.end.pair.post_initiator(WriteWork(0, context, sge, None, record.y, 0x7700), deferred=False)
-        if length and name == "fast" and kind != "immediate":
-            self.fast_used = True
+        if length and kind != "immediate":
+            self.used.add(name)
         if self.judge.ending is None:
             self.requests.append((context, kind, length))
         if not record.flag & 0x80:
@@ -313,6 +330,18 @@ class _Run:
         self.end.core.disconnect(self.end.now)
         self.pump()
         self.loose = True
+        self.compare()
+
+    def close(self, record: Record) -> None:
+        """The program closes the connector, or something on its side ends the connection."""
+        if self.end.core.is_over:
+            return
+        self.loose = True
+        if record.flag & 1:
+            self.end.core.abort("the program's fault", self.end.now)
+        else:
+            self.end.core.close(self.end.now)
+        self.pump()
         self.compare()
 
     # ---- what must be so
@@ -534,6 +563,14 @@ def seeds() -> Sequence[bytes]:
         found.append(join([modes], [*halves, Record(DELIVER, 0, 7), late, Record(NEIGHBOUR)]))
         found.append(join([modes, 0, 0, 0, 2, 5], [*halves, Record(DELIVER), Record(DISCONNECT)]))
         found.append(join([modes, 0, 0, 0, 2, 1], [*halves[:1], Record(POST_SEND, 0, 0, 0, 30)]))
+    for way in range(256, 512, 32):
+        found.append(join([way & 0xFF], [messages["read"], Record(DELIVER), Record(CLOSE, way >> 5 & 1)]))
+    unread = Record(DELIVER, 1)
+    for gone, message in ((0, Record(peers.READ, 1, 0, 0, fourteen)), (4, Record(peers.ATOMIC, 6, 0, 0, 5))):
+        found.append(join([0], [message, unread, Record(DEREGISTER, gone), Record(DELIVER)]))
+    for post in (POST_READ, POST_ATOMIC, POST_SEND):
+        found.append(join([0], [Record(post, 0, 0, 8, 40), Record(DEREGISTER, 2), Record(peers.RESPONSE, 1)]))
+    found.append(join([0, 0, 0, 0, 2], [Record(DEREGISTER, 3), messages["send"]]))
     found.append(join([0, 2], [messages["read"]] * 3))
     found.append(join([0, 2], [Record(peers.READ, 4, 0, 0, fourteen), messages["send and invalidate"]]))
     found.append(join([0], [Record(peers.OCTETS, 7, 0, 0x00FF4143), Record(DELIVER), Record(TIME, 2)]))

@@ -171,7 +171,8 @@ def rules_of(topics: Iterable[str]) -> str:
         for rule in all_rules().values():
             if rule.topic == topic:
                 reason = "" if rule.kind is Kind.TESTABLE else f" *{rule.kind.value}*"
-                rows.append((rule.name, f"{rule.says}{reason}"))
+                place = topic.lower().replace(" ", "-")
+                rows.append((f"[{rule.name}](../rules.md#{place})", f"{rule.says}{reason}"))
     if not rows:
         raise ValueError(f"no rule has one of the topics {topics}")
     return table(("Rule", "What it says"), rows)

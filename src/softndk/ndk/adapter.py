@@ -170,8 +170,8 @@ class Adapter(NdkObject):
 
         Size it for everything that may complete into it: an overrun ends all its QPs (R-COMP-8).
 
-        Raises: InvalidParameter: depth 0 or over max_cq_depth (R-CQ-5). TypeError: on_notify is a coroutine function.
-        Nothing is made.
+        Raises: InvalidParameter: depth 0 or over max_cq_depth (R-CQ-5). InsufficientResources: max_cq_count are open
+        (R-CREATE-5). TypeError: on_notify is a coroutine function. Nothing is made.
         """
         if on_notify is not None:
             check_callback(on_notify)
@@ -181,13 +181,19 @@ class Adapter(NdkObject):
             return Cq(self._context, self, depth, on_notify)
 
     def create_pd(self) -> Pd:
-        """A protection domain (NdkCreatePd)."""
+        """A protection domain (NdkCreatePd).
+
+        Raises: InsufficientResources: max_pd_count are open (R-CREATE-5). Nothing is made.
+        """
         with self._lock:
             self._check_usable("create_pd")
             return Pd(self._context, self)
 
     def create_connector(self) -> Connector:
-        """A connector for the active side (NdkCreateConnector)."""
+        """A connector for the active side (NdkCreateConnector).
+
+        Raises: InsufficientResources: max_connector_count are open (R-CREATE-5). Nothing is made.
+        """
         with self._lock:
             self._check_usable("create_connector")
             self._offer_status()
@@ -199,7 +205,8 @@ class Adapter(NdkObject):
         The program owns each connector: it must accept, reject or close it, and close it in the end (R-CEV-2). A request
         for which on_connect raises is rejected.
 
-        Raises: TypeError: on_connect is a coroutine function.
+        Raises: InsufficientResources: max_listener_count are open (R-CREATE-5). TypeError: on_connect is a coroutine
+        function. Nothing is made.
         """
         if on_connect is not None:
             check_callback(on_connect)
@@ -211,7 +218,8 @@ class Adapter(NdkObject):
 
         Raises: InvalidParameter: the address is not numeric. AddressUnavailable (SHARING_VIOLATION): in use, or held by
         objects that are not closed (R-EP-2). AddressUnavailable (INVALID_ADDRESS): not this adapter's, or the wildcard
-        (A-22). AddressUnavailable (TOO_MANY_ADDRESSES): port 0, and none is free (R-PORT-1). Nothing is made.
+        (A-22). AddressUnavailable (TOO_MANY_ADDRESSES): port 0, and none is free (R-PORT-1). InsufficientResources:
+        max_shared_endpoint_count are open, or no descriptor is left (R-CREATE-5). Nothing is made.
         """
         with self._lock:
             self._check_usable("create_shared_endpoint")
@@ -251,7 +259,7 @@ class Adapter(NdkObject):
     def listen(self, address: Address | None = None) -> Listener:
         """Create a listener that listens: at `address`, or at the adapter's first one on a free port.
 
-        Raises: as Listener.listen, and what its Pending would fail with. Nothing is left.
+        Raises: as `create_listener`; as Listener.listen, and what its Pending would fail with. Nothing is left.
         """
         with self._lock:
             listener = self._create_listener("listen", None)
@@ -277,7 +285,7 @@ class Adapter(NdkObject):
         On failure, and when the waiting is cancelled, the connector is closed. Arguments as Connector.connect and
         complete_connect.
 
-        Raises: as Connector.connect. Nothing is left.
+        Raises: as `create_connector`; as Connector.connect. Nothing is left.
         The Pending fails with: as Connector.connect and complete_connect.
         """
         if on_disconnect is not None:

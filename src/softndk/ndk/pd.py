@@ -45,7 +45,12 @@ class Pd(NdkObject):
             return LocalToken(self._privileged.stag)
 
     def create_mr(self, *, fast_register: bool = False) -> Mr:
-        """A region object, not registered yet (NdkCreateMr). fast_register: for fast registers only (R-MR-1)."""
+        """A region object, not registered yet (NdkCreateMr).
+
+        fast_register: for fast registers only, else for `register` only (R-MR-1).
+
+        Raises: InsufficientResources: max_mr_count are open (R-CREATE-5). Nothing is made.
+        """
         with self._lock:
             self._check_usable("create_mr")
             return Mr(self._context, self, self._domain, fast_register=fast_register)
@@ -56,7 +61,7 @@ class Pd(NdkObject):
         flags: MrFlag; left out: local write if the buffer is writable, else local read; never a remote right.
         The buffer's export is held until deregistration or close.
 
-        Raises: as Mr.register. Nothing is left.
+        Raises: as `create_mr`; as Mr.register. Nothing is left.
         """
         if flags is None:
             writable = not (
@@ -76,7 +81,10 @@ class Pd(NdkObject):
             return mr
 
     def create_mw(self) -> Mw:
-        """A memory window, invalid until bound (NdkCreateMw, R-MW-1)."""
+        """A memory window, invalid until bound (NdkCreateMw, R-MW-1).
+
+        Raises: InsufficientResources: max_mw_count are open (R-CREATE-5). Nothing is made.
+        """
         with self._lock:
             self._check_usable("create_mw")
             return Mw(self._context, self, self._domain)
@@ -100,7 +108,7 @@ class Pd(NdkObject):
         of it can be changed later (R-QP-2).
 
         Raises: InvalidParameter: a value above its limit in AdapterInfo (names the limit), or a CQ of another adapter
-        (R-QP-5). Nothing is made.
+        (R-QP-5). InsufficientResources: max_qp_count are open (R-CREATE-5). Nothing is made.
         """
         return self._create_qp(
             "create_qp",
@@ -160,7 +168,8 @@ class Pd(NdkObject):
         receive.
 
         Raises: InvalidParameter: depth 0 or over max_srq_depth, or max_receive_sge over max_receive_request_sge.
-        TypeError: on_notify is a coroutine function. Nothing is made.
+        InsufficientResources: max_srq_count are open (R-CREATE-5). TypeError: on_notify is a coroutine function. Nothing
+        is made.
         """
         if on_notify is not None:
             check_callback(on_notify)

@@ -220,10 +220,10 @@ class Qp(NdkObject):
         overlap and have different rights (R-BIND-5). address: as `mr.address` numbers the region, 64-bit; length in octets.
 
         Raises: AccessViolation: a range or right that the region does not have, or a region that is not valid, as far as
-        it is known now (R-BIND-1, R-BIND-2, A-6). InvalidState (INVALID_DEVICE_REQUEST): bound already (R-BIND-5), or a
-        region without a range yet. InvalidParameter: no right asked (R-BIND-1), a length that is not 1 to max_window_size
-        (A-24), a flag that bind does not have, or objects of another PD (A-13). ConnectionInvalid: not connected
-        (R-WR-3). QueueFull. Nothing is posted.
+        it is known now (R-BIND-1, R-BIND-2, A-6). InvalidState (INVALID_DEVICE_REQUEST): bound already (R-BIND-5).
+        InvalidState: address or length is left out, and the region is not registered. InvalidParameter: no right asked
+        (R-BIND-1), a length that is not 1 to max_window_size (A-24), a flag that bind does not have, or objects of another
+        PD (A-13). ConnectionInvalid: not connected (R-WR-3). QueueFull. Nothing is posted.
         Results: SUCCESS: the window is valid. ACCESS_VIOLATION: as above, found when its turn came (A-6).
         INVALID_DEVICE_REQUEST: bound already when its turn came. CANCELLED: flushed; the window is as it was.
         """

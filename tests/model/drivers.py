@@ -8,7 +8,7 @@ import errno
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from softndk import (
@@ -40,6 +40,7 @@ from softndk.iwarp.connection import Connection
 from softndk.iwarp.events import Finish
 from softndk.iwarp.negotiation import Initiator, Rtr
 from softndk.memory.sge import Sge
+from softndk.wire.ddp import TAGGED_HEADER, UNTAGGED_HEADER
 from softndk.wire.mpa import mulpdu
 
 PATIENCE_S = 10.0 * float(os.environ.get("SOFTNDK_TIMEOUT_SCALE", "1"))
@@ -62,7 +63,9 @@ QUEUE_DEPTH, MAX_SGE, INLINE_SIZE, SRQ_DEPTH, SRQ_THRESHOLD = 6, 3, 64, 8, 2
 
 @dataclass(frozen=True)
 class Shape:
-    """How a connection is made. `mss`: of the in-memory wire. `srq`: whose QP takes its receives from an SRQ."""
+    """How a connection is made. `mss`: TCP's, or what the segments are made as if it were. `srq`: whose QP takes its
+    receives from an SRQ.
+    """
 
     one_cq: bool
     cq_depth: int
@@ -133,6 +136,15 @@ class End:
         self.model_srq = ModelSrq(SRQ_DEPTH, SRQ_THRESHOLD)
         self.line: Line = None  # type: ignore[assignment]
 
+    @property
+    def kept(self) -> tuple[ModelMemory, ModelSrq]:
+        """What of the model outlives a connection."""
+        return self.model, self.model_srq
+
+    @kept.setter
+    def kept(self, models: tuple[ModelMemory, ModelSrq]) -> None:
+        self.model, self.model_srq = models
+
     def _buffer(self, name: str, size: int) -> bytearray:
         seed = sum(name.encode()) + (100 if self.name == "b" else 0)
         self.buffers[name] = bytearray((seed + index * 7 + index // 256) % 256 for index in range(size))
@@ -202,7 +214,7 @@ class End:
             max_read_sge=self.adapter.query_info().max_read_request_sge,
             inline_size=INLINE_SIZE,
             read_limit=0,
-            segment=mulpdu(shape.mss, False) - 18 if shape.mss < 1000 else 1 << 30,
+            rooms=(mulpdu(shape.mss) - UNTAGGED_HEADER, mulpdu(shape.mss) - TAGGED_HEADER),
         )
 
     def told(self, connector: Connector, how: Disconnect) -> None:
@@ -309,23 +321,26 @@ class Carrier(Protocol):
     """Joins two prepared ends, and carries octets until both are quiet."""
 
     exact: bool
+    """One order of events only; else what the model leaves open is left open."""
 
-    def adapter(self, name: str) -> Adapter: ...
+    def adapter(self, name: str, mss: int) -> Adapter: ...
     def connect(self, a: End, b: End, shape: Shape) -> None: ...
     def settle(self, a: End, b: End) -> None: ...
-    def cut(self, a: End, b: End) -> None: ...
+    def cut(self, end: End, peer: End) -> None: ...
 
 
 class _Adapters:
     """Adapters that outlive the examples."""
 
     def __init__(self) -> None:
-        self._open: dict[str, Adapter] = {}
+        self._open: dict[tuple[str, int], Adapter] = {}
 
-    def adapter(self, name: str) -> Adapter:
-        if name not in self._open:
-            self._open[name] = open_adapter("127.0.0.1", config=CONFIG)
-        return self._open[name]
+    def adapter(self, name: str, mss: int) -> Adapter:
+        """The adapter of end `name`, which makes segments as for `mss`."""
+        if (name, mss) not in self._open:
+            config = replace(CONFIG, max_fpdu=mulpdu(mss))
+            self._open[name, mss] = open_adapter("127.0.0.1", config=config)
+        return self._open[name, mss]
 
     def close(self) -> None:
         for adapter in self._open.values():
@@ -408,9 +423,9 @@ class MemoryWire(_Adapters):
             a.drain()
             b.drain()
 
-    def cut(self, a: End, b: End) -> None:
-        for end in (a, b):
-            self._lose(end)
+    def cut(self, end: End, peer: End) -> None:
+        self._lose(end)
+        self._plug(peer).reset = True
 
     def _carry(self, a: End, b: End) -> None:
         for _ in range(1000):
@@ -431,6 +446,9 @@ class MemoryWire(_Adapters):
             plug = self._plug(end)
             if plug.closed:
                 return False
+            if plug.reset and plug.core.data_to_send():
+                self._lose(end)
+                return True
             out = bytearray()
             while parts := plug.core.data_to_send():
                 octets = b"".join(parts)
@@ -455,9 +473,6 @@ class MemoryWire(_Adapters):
             plug = self._plug(end)
             if plug.closed:
                 return False
-            if plug.reset:
-                self._lose(end)
-                return True
             if not plug.core.wants_read():
                 return False
             if plug.inbox:
@@ -466,6 +481,8 @@ class MemoryWire(_Adapters):
             elif plug.fin and not plug.fin_taken:
                 plug.fin_taken = True
                 plug.core.receive_eof(time.monotonic())
+            elif plug.reset:
+                self._lose(end)
             else:
                 return False
             connector._on_activity()
@@ -514,9 +531,9 @@ class SocketWire(_Adapters):
         a.drain()
         b.drain()
 
-    def cut(self, a: End, b: End) -> None:
-        with a.adapter._lock:
-            stream = a.line.connector._stream
+    def cut(self, end: End, peer: End) -> None:
+        with end.adapter._lock:
+            stream = end.line.connector._stream
             assert stream is not None
             stream.fail(ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)))
 
@@ -545,7 +562,7 @@ class SocketWire(_Adapters):
             sent, ended = one._core.traffic[3], one._stream.closed or one._stream._fin_sent
             reset = one._stream.closed and one._core.finish() is Finish.RESET
         with receiver.adapter._lock:
-            over = two._stream.closed or (two._stream._eof and not reset)
+            over = two._stream.closed or (two._stream._eof and not reset) or two._core.holding_back
             return over or (two._core.traffic[2] == sent and not ended)
 
 

@@ -2,14 +2,16 @@
 
 The model is written from the rules, which each step names. It predicts results per CQ with their order, notifications,
 memory, inline refusals and how the connection ends, also where a rule leaves freedom: there it has a set of statuses.
-It moves in rounds, so that the caller compares whenever both ends are quiet. Must not know how anything is implemented;
-it shares with the program it judges the numbers of flags and statuses only.
+`settle` runs both ends in rounds until they are quiet, so that the caller compares then. What the rules leave to chance
+is which part of what is under way one end sees before it answers: `outcomes` goes through all of that. Must not know how
+anything is implemented; it shares with the program it judges the numbers of flags and statuses only.
 """
 
+import pickle
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from softndk.conformance.model_memory import LOCAL_WRITE, READ, WRITE, Chunk, Denied, ModelMemory, ModelMr
 from softndk.conformance.model_queues import ModelCq, ModelReceive, ModelSrq, Posted, Sge, one_of
@@ -21,8 +23,11 @@ __all__ = ["ModelEnd", "ModelPair"]
 SUCCESS, CANCELLED = one_of(Status.SUCCESS), one_of(Status.CANCELLED)
 DENIED = one_of(Status.ACCESS_VIOLATION)
 MALFORMED = one_of(Status.INVALID_DEVICE_REQUEST)
-BEHIND_A_FAULT = one_of(Status.CANCELLED, Status.ACCESS_VIOLATION, Status.REMOTE_RESOURCES)
-"""What the oldest unfinished request may say when the peer ends the connection for some other reason (A-4)."""
+BEHIND_A_FAULT = one_of(Status.CANCELLED, Status.REMOTE_RESOURCES)
+"""What the oldest unfinished request says when the peer ends the connection: the peer's reason, or nothing (A-4)."""
+BEHIND_A_DENIAL = one_of(Status.CANCELLED, Status.ACCESS_VIOLATION)
+"""The same where the reason is a token or a right."""
+MOST_ORDERS = 20_000
 
 _ANY_REQUEST = int(OpFlag.SILENT_SUCCESS | OpFlag.READ_FENCE | OpFlag.DEFER)
 _REMOTE = int(OpFlag.ALLOW_REMOTE_READ | OpFlag.ALLOW_REMOTE_WRITE)
@@ -50,17 +55,20 @@ def rights_of(flags: int) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Carried:
-    """One thing on its way: a message, a read request, a response, a partial message, terminate, fin or reset."""
+    """One thing on its way. `whole`: False if the sender had to give up after `data`, some leading segments."""
 
-    kind: Literal["send", "write", "read", "response", "partial", "terminate", "fin", "reset"]
+    kind: Literal["send", "write", "read", "response", "terminate", "fin", "reset"]
     request: Posted | None = None
     data: bytes = b""
     status: frozenset[Status] = CANCELLED
+    whole: bool = True
 
 
 @dataclass
 class ModelEnd:
-    """One end of a connection with its QP. `segment`: a message up to this size is placed whole or not at all."""
+    """One end of a connection with its QP. `rooms`: octets in one segment of a send, and of a write or response; segments
+    are placed one by one, each whole or not at all (RFC 5041).
+    """
 
     name: str
     memory: ModelMemory
@@ -73,7 +81,7 @@ class ModelEnd:
     max_read_sge: int
     inline_size: int
     read_limit: int
-    segment: int
+    rooms: tuple[int, int]
     state: State = "up"
     receives: deque[ModelReceive] = field(default_factory=deque)
     waiting: deque[Posted] = field(default_factory=deque)
@@ -86,12 +94,11 @@ class ModelEnd:
     fin_sent: bool = False
     fin_received: bool = False
     incoming: deque[Carried] = field(default_factory=deque)
-    arrived: int = 0
     held: bool = False
+    unheard: bool = False
     events: list[str] = field(default_factory=list)
     told: bool = False
     disconnect: str | None = None
-    unsure: set[str] = field(default_factory=set)
 
     # ---- posts
 
@@ -281,14 +288,16 @@ class ModelEnd:
             self.told = True
             self.events.append("abort")
 
-    def sgl_chunks(self, sges: Sequence[Sge], length: int, *, write: bool) -> list[Chunk]:
-        """Where `length` octets of a message lie. SGEs that none of them reach are not looked at."""
+    def sgl_chunks(self, sges: Sequence[Sge], offset: int, length: int, *, write: bool) -> list[Chunk]:
+        """Where `length` octets from `offset` of a message lie. SGEs that none of them reach are not looked at."""
         found: list[Chunk] = []
         for sge in sges:
-            if length and sge.length:
+            take = min(length, sge.length - offset)
+            if take > 0:
                 inside = self.memory.local(sge.token, sge.address, sge.length, write=write)
-                found += ModelMemory._inside(inside, 0, min(length, sge.length), sge.length)
-                length -= min(length, sge.length)
+                found += ModelMemory._inside(inside, offset, take, sge.length)
+                length -= take
+            offset = max(0, offset - sge.length)
         return found
 
 
@@ -302,17 +311,61 @@ class ModelPair:
         return self.ends[1] if end is self.ends[0] else self.ends[0]
 
     def settle(self) -> None:
+        """In the order that is most likely: everything arrives at once, an overrun is acted upon in the end."""
         while self._round():
             pass
         for end in self.ends:
-            if (end.receive_cq.overrun or end.initiator_cq.overrun) and end.state in UP:
-                self.fault(end)  # R-CQERR-1, -4
+            self._act_on_overrun(end)
         while self._round():
             pass
 
     def _round(self) -> bool:
         moved = [self._run(end) for end in self.ends]
-        return any([self._deliver(end) for end in self.ends] + moved)
+        return any([self._deliver(end, len(end.incoming)) for end in self.ends] + moved)
+
+    @classmethod
+    def outcomes(cls, state: bytes) -> Iterator["tuple[ModelPair, Any]"]:
+        """Every end that the story so far can have. `state`: a pair and what belongs to it, pickled together.
+
+        Free is how much of what is under way has arrived when an end looks, and so which of its answers come before
+        the rest (RFC 5040 5.5: a response is made some time after its request has come), and when an overrun is acted
+        upon (R-CQERR-1 says no time). The order within each direction is not free.
+        """
+        story = pickle.loads(state)
+        for end in story[0].ends:
+            story[0]._run(end)
+        seen: set[bytes] = set()
+        left = [pickle.dumps(story)]
+        while left:
+            before = left.pop()
+            if before not in seen:
+                seen.add(before)
+                assert len(seen) < MOST_ORDERS, "too many orders to look at all of them"
+                moves = cls._moves(before)
+                if not moves:
+                    yield pickle.loads(before)
+                left += moves
+
+    @staticmethod
+    def _moves(before: bytes) -> list[bytes]:
+        """The states that one arrival, or the reaction to an overrun, leads to."""
+        found: list[bytes] = []
+        coming = [len(end.incoming) for end in pickle.loads(before)[0].ends]
+        for side in (0, 1):
+            for count in range(coming[side] + 1):
+                story = pickle.loads(before)
+                pair, end = story[0], story[0].ends[side]
+                if pair._deliver(end, count) if count else pair._act_on_overrun(end):
+                    pair._run(end)
+                    found.append(pickle.dumps(story))
+        return found
+
+    def _act_on_overrun(self, end: ModelEnd) -> bool:
+        """R-CQERR-1, -4."""
+        due = (end.receive_cq.overrun or end.initiator_cq.overrun) and end.state in UP
+        if due:
+            self.fault(end)
+        return due
 
     # ---- verbs of the connection
 
@@ -340,12 +393,11 @@ class ModelPair:
         if end.state in UP:
             self.fault(end)
 
-    def cut(self) -> None:
-        """TCP resets both ways."""
-        for end in self.ends:
-            end.incoming.clear()
-            end.arrived = 0
-            self._lose(end)
+    def cut(self, end: ModelEnd) -> None:
+        """TCP resets: this end knows at once, the other when it has read what came before, or sends."""
+        end.incoming.clear()
+        self._lose(end)
+        self._carry(end, Carried("reset"))
 
     def fault(self, end: ModelEnd, status: frozenset[Status] = BEHIND_A_FAULT, about: Posted | None = None) -> None:
         """R-MEM-5, R-COMP-6: flush, tell the peer why, end. After the own FIN nothing can be said: reset."""
@@ -363,7 +415,10 @@ class ModelPair:
             end.ended()
 
     def _carry(self, end: ModelEnd, item: Carried) -> None:
-        self.peer(end).incoming.append(item)
+        if any(waiting.kind == "reset" for waiting in end.incoming):
+            end.unheard = end.unheard or item.kind not in ("fin", "reset")
+        else:
+            self.peer(end).incoming.append(item)
 
     # ---- the initiator's side
 
@@ -380,6 +435,9 @@ class ModelPair:
             else:
                 break
             moved = True
+        if end.unheard:  # what the peer said before its reset is still read, unless it is held back
+            self._deliver(end, len(end.incoming))
+            self._lose(end)
         return self._advance_disconnect(end) or moved
 
     def _startable(self, end: ModelEnd) -> Posted | None:
@@ -408,18 +466,12 @@ class ModelPair:
                 end.reads.append(post)
                 self._carry(end, Carried("read", post))
                 return
-            if post.kind in ("send", "write"):
-                data = post.inline
-                if data is None:
-                    data = end.memory.get(end.sgl_chunks(post.sges, post.size, write=False))
-                self._carry(end, Carried("send" if post.kind == "send" else "write", post, data))
-                end.finish(post)  # R-COMP-7
-                return
         except Denied:
-            if post.kind != "read" and self._leading_octets(end, post) >= end.segment:
-                self._carry(end, Carried("partial", post))
             post.failed(DENIED)
             self.fault(end)
+            return
+        if post.kind in ("send", "write"):
+            self._say(end, post)
             return
         refused = self._execute(end, post)
         if refused:
@@ -428,17 +480,23 @@ class ModelPair:
         else:
             end.finish(post)
 
-    @staticmethod
-    def _leading_octets(end: ModelEnd, post: Posted) -> int:
-        """How much of the message there is before the first SGE that names no valid memory."""
-        good = 0
-        for sge in post.sges:
+    def _say(self, end: ModelEnd, post: Posted) -> None:
+        """A message goes out segment by segment, as far as its memory may be used (R-WR-15)."""
+        kind: Literal["send", "write"] = "send" if post.kind == "send" else "write"
+        room, data = end.rooms[kind == "write"], post.inline or b""
+        while post.inline is None and len(data) < post.size:
+            take = min(room, post.size - len(data))
             try:
-                end.sgl_chunks([sge], sge.length, write=False)
+                data += end.memory.get(end.sgl_chunks(post.sges, len(data), take, write=False))
             except Denied:
-                break
-            good += sge.length
-        return good
+                if data:
+                    self._carry(end, Carried(kind, post, data, whole=False))
+                post.failed(DENIED)
+                self.fault(end)
+                return
+        self._carry(end, Carried(kind, post, data))
+        if not end.unheard:
+            end.finish(post)  # R-COMP-7
 
     def _execute(self, end: ModelEnd, post: Posted) -> frozenset[Status]:
         """R-WR-14: bind, fast register and invalidate take effect in their turn."""
@@ -489,34 +547,29 @@ class ModelPair:
     # ---- the receiving side
 
     def kick(self, end: ModelEnd) -> None:
-        """A receive was posted: what has arrived behind a held message goes on at once."""
+        """A receive was posted: the message that was held back is taken at once (R-SRQ-3)."""
         if end.held and end.srq is not None and end.srq.receives:
             end.held = False
-            self._take_arrived(end)
+            self._deliver(end, 1)
 
-    def _deliver(self, end: ModelEnd) -> bool:
-        if end.held and end.state in UP:
-            return False
-        before = len(end.incoming)
-        end.arrived = before
-        self._take_arrived(end)
-        return len(end.incoming) != before
-
-    def _take_arrived(self, end: ModelEnd) -> None:
-        while end.arrived and not end.held:
+    def _deliver(self, end: ModelEnd, count: int) -> bool:
+        """The next `count` things arrive; False: none may."""
+        moved = False
+        while count and end.incoming and not (end.held and end.state in UP):
             item = end.incoming[0]
             if end.state in UP and self._hold(end, item):
-                end.held = True
-                return
+                end.held = moved = True
+                break
             end.incoming.popleft()
-            end.arrived -= 1
+            count -= 1
+            moved = True
             if end.state in UP:
                 self._take(end, item)
+        return moved
 
     def _hold(self, end: ModelEnd, item: Carried) -> bool:
         """R-SRQ-3: an empty SRQ holds the message, and what follows, back."""
-        sent = item.kind in ("send", "partial") and item.request is not None and item.request.kind == "send"
-        return sent and end.srq is not None and not end.srq.receives
+        return item.kind == "send" and end.srq is not None and not end.srq.receives
 
     def _take(self, end: ModelEnd, item: Carried) -> None:
         if item.kind == "reset":
@@ -542,16 +595,17 @@ class ModelPair:
             self._take_data(end, item, item.request)
 
     def _take_data(self, end: ModelEnd, item: Carried, post: Posted) -> None:
-        if item.kind in ("send", "partial"):
+        if item.kind == "send":
             self._take_send(end, item, post)
         elif item.kind == "write":
-            if not item.data:
-                return  # R-MEM-4
-            try:
-                end.memory.put(end.memory.remote(post.token, end.qp, post.address, len(item.data), WRITE), item.data)
-            except Denied:
-                self._place_in_part(end, item.data)
-                self.fault(end)
+            offset = 0
+            for part in _segments(item.data, end.rooms[1]):  # none of an empty one: R-MEM-4
+                try:
+                    end.memory.put(end.memory.remote(post.token, end.qp, post.address + offset, len(part), WRITE), part)
+                except Denied as denied:
+                    self.fault(end, BEHIND_A_FAULT if denied.why == "bounds" else BEHIND_A_DENIAL)
+                    return
+                offset += len(part)
         elif item.kind == "read":
             try:
                 if post.size:
@@ -567,32 +621,25 @@ class ModelPair:
             self._take_response(end, item, post)
 
     def _take_send(self, end: ModelEnd, item: Carried, post: Posted) -> None:
-        if post.kind == "write":
-            end.unsure |= set(end.memory.buffers)
-            return
         if not end.receives and end.srq is not None:
             end.receives.append(end.srq.take())
         if not end.receives:
             self.fault(end)  # R-RECV-2, A-10
             return
-        receive = end.receives[0]
-        if item.kind == "partial":
-            end.unsure |= set(end.memory.buffers)
-            receive.status = one_of(Status.CANCELLED, Status.BUFFER_OVERFLOW, Status.ACCESS_VIOLATION)
-            return
-        if len(item.data) > receive.size:
-            receive.status = one_of(Status.BUFFER_OVERFLOW)  # A-5
-            if len(item.data) > end.segment:
-                receive.status |= DENIED
-            self._place_in_part(end, item.data)
-            self.fault(end)
-            return
-        try:
-            end.memory.put(end.sgl_chunks(receive.sges, len(item.data), write=True), item.data)
-        except Denied:
-            receive.status = DENIED  # R-WR-15
-            self._place_in_part(end, item.data)
-            self.fault(end)
+        receive, offset = end.receives[0], 0
+        for part in _segments(item.data, end.rooms[0]):
+            if offset + len(part) > receive.size:
+                receive.status = one_of(Status.BUFFER_OVERFLOW)  # A-5
+            else:
+                try:
+                    end.memory.put(end.sgl_chunks(receive.sges, offset, len(part), write=True), part)
+                except Denied:
+                    receive.status = DENIED  # R-WR-15
+            if receive.status is not None:
+                self.fault(end)
+                return
+            offset += len(part)
+        if not item.whole:
             return
         kind, token = OperationType.RECEIVE, ""
         if post.token:
@@ -610,13 +657,15 @@ class ModelPair:
         )
 
     def _take_response(self, end: ModelEnd, item: Carried, read: Posted) -> None:
-        try:
-            end.memory.put(end.sgl_chunks(read.sges, len(item.data), write=True), item.data)
-        except Denied:
-            read.failed(DENIED)  # R-INV-3: the sink has gone meanwhile
-            self._place_in_part(end, item.data)
-            self.fault(end)
-            return
+        offset = 0
+        for part in _segments(item.data, end.rooms[1]):
+            try:
+                end.memory.put(end.sgl_chunks(read.sges, offset, len(part), write=True), part)
+            except Denied:
+                read.failed(DENIED)  # R-INV-3: the sink has gone meanwhile
+                self.fault(end, BEHIND_A_DENIAL)
+                return
+            offset += len(part)
         if read.has(OpFlag.RDMA_READ_LOCAL_INVALIDATE) and read.sges:
             mr = end.memory.fast(read.sges[0].token)
             if mr is not None and mr.valid and self._invalidation_fails(end, mr):
@@ -634,11 +683,9 @@ class ModelPair:
         mr.valid = False
         return False
 
-    @staticmethod
-    def _place_in_part(end: ModelEnd, data: bytes) -> None:
-        """R-MEM-5: nothing is done, but of a message of several segments the first ones may be there (A-4)."""
-        if len(data) > end.segment:
-            end.unsure |= set(end.memory.buffers)
+
+def _segments(data: bytes, room: int) -> list[bytes]:
+    return [data[start : start + room] for start in range(0, len(data), room)]
 
 
 def _read_status(denied: Denied) -> frozenset[Status]:

@@ -519,6 +519,12 @@ class SocketWire(_Adapters):
         listener.close()
 
     def settle(self, a: End, b: End) -> None:
+        for _ in range(3):  # as above
+            self._until_quiet(a, b)
+            a.drain()
+            b.drain()
+
+    def _until_quiet(self, a: End, b: End) -> None:
         deadline = time.monotonic() + PATIENCE_S
         while not self._both_quiet(a, b):
             assert time.monotonic() < deadline, "never quiet"
@@ -528,8 +534,6 @@ class SocketWire(_Adapters):
                 with end.adapter._lock:
                     end.adapter._runtime.engine.poll([stream])
             os.sched_yield()
-        a.drain()
-        b.drain()
 
     def cut(self, end: End, peer: End) -> None:
         with end.adapter._lock:

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import combinations, product
 from typing import Any, ClassVar, Literal
 
 from hypothesis import HealthCheck, Phase, seed, settings
@@ -39,6 +40,8 @@ from tests.model.drivers import (
 )
 
 ROUND, STEPS = 100, 60
+PAGES_TO_DEFER = [(0, 0), (1, 1), (0, 0, 0), (1, 0, 1)]
+"""Draws that also mean: defer, or do not wait for a receive at the peer's SRQ."""
 PLACES = [0, 0, 8, 100, 500, 900, 1020]
 LENGTHS = [0, 1, 7, 32, 64, 64, 200, 600]
 Kind = Literal["send", "write", "read", "bind", "fast_register", "invalidate"]
@@ -83,21 +86,29 @@ EXTRA = {
 
 
 def spots(names: list[str]) -> st.SearchStrategy[Spot]:
-    return st.builds(Spot, st.sampled_from(names), st.sampled_from(PLACES), st.sampled_from(LENGTHS))
+    """One draw each: what is drawn is most of the time that a run takes."""
+    several = [Spot(name, place, length) for name in names for place in PLACES for length in LENGTHS]
+    return st.integers(0, len(several) - 1).map(several.__getitem__)
+
+
+def flags_of(kind: Kind) -> st.SearchStrategy[tuple[OpFlag, ...]]:
+    """Up to three, those of the kind more often."""
+    choice = [*ANY_FLAG, *EXTRA[kind], *EXTRA[kind], *EXTRA[kind]]
+    several = [flags for count in range(4) for flags in combinations(choice, count) if len(set(flags)) == count]
+    return st.sampled_from(several)
 
 
 def wishes_of(kind: Kind) -> st.SearchStrategy[Wish]:
-    flags = st.lists(st.sampled_from([*ANY_FLAG, *EXTRA[kind], *EXTRA[kind], *EXTRA[kind]]), max_size=3, unique=True)
     return st.builds(
         Wish,
         kind=st.just(kind),
         spots=st.lists(spots(LOCAL_NAMES), min_size=0, max_size=4).map(tuple),
         inline=st.booleans() if kind in ("send", "write") else st.just(False),
         remote=spots(REMOTE_NAMES),
-        flags=flags.map(tuple),
+        flags=flags_of(kind),
         takes=st.sampled_from(TAKEN_NAMES) if kind == "send" else st.just(""),
-        pages=st.lists(st.integers(0, 1), min_size=1, max_size=3).map(tuple),
-        careful=st.sampled_from([True] * 7 + [False]),
+        pages=st.sampled_from([pages for count in (1, 2, 3) for pages in product((0, 1), repeat=count)]),
+        careful=st.sampled_from([True] * 11 + [False]),
     )
 
 
@@ -126,8 +137,11 @@ class Tally:
         self.results: Counter[str] = Counter()
         self.notified: Counter[str] = Counter()
         self.ends: Counter[str] = Counter()
+        self.examples = 0
         self.connections = 0
+        self.held = 0
         self.other_orders = 0
+        self.first_difference = 0
 
     def lines(self) -> list[str]:
         return [
@@ -137,6 +151,7 @@ class Tally:
             f"refused at once {self.refusals.total()}: {_listed(self.refusals)}",
             f"results compared {self.results.total()}: {_listed(self.results)}",
             f"notifications compared {self.notified.total()}: {_listed(self.notified)}",
+            f"steps that ended with a message held back for an empty SRQ: {self.held}",
             f"steps that went another way than the likeliest, one that the rules allow: {self.other_orders}",
         ]
 
@@ -161,6 +176,7 @@ class ModelMachine(RuleBasedStateMachine):
 
     @initialize(shape=shapes)
     def begin(self, shape: Shape) -> None:
+        self.tally.examples += 1
         self.ends = {name: End(name, self.carrier.adapter(name, shape.mss)) for name in ("a", "b")}
         self.open(shape)
         self.step("connect")
@@ -189,7 +205,9 @@ class ModelMachine(RuleBasedStateMachine):
                 act()
             self.rest()
         except AssertionError as error:
+            self.tally.first_difference = self.tally.first_difference or self.tally.examples
             raise AssertionError(f"{error}\nsteps:\n" + "\n".join(self.words)) from error
+        self.tally.held += any(model.held for model in self.models())
 
     def rest(self) -> None:
         """Both ends come to rest; then the model must be where they are. If it is not, and the order of events is not
@@ -445,8 +463,10 @@ class ModelMachine(RuleBasedStateMachine):
             self.post_receive(other, (Sge(f"L:rw:{life}", RIGHTS["rw"][0], SIZE),))
             self.rest()  # it may have been waited for
 
-    def post_one(self, side: str, post: Posted, *, careful: bool) -> None:
-        if careful and post.kind == "send":
+    def post_wish(self, side: str, wish: Wish, *, defer: bool) -> None:
+        post = self.make(side, wish, defer=defer)
+        waits = self.model(self.peer(side)).srq is not None and wish.pages in PAGES_TO_DEFER
+        if wish.careful and post.kind == "send" and not waits:
             self.prepare_for(side, post)
         model = self.model(side)
         allowed = model.refusals(post)
@@ -491,8 +511,8 @@ class ModelMachine(RuleBasedStateMachine):
     def post(self, side: str, wish: Wish) -> None:
         if wish.careful:
             self.bring_up()
-        defer = len(wish.pages) == 3 and wish.careful
-        self.step(wish.kind, lambda: self.post_one(side, self.make(side, wish, defer=defer), careful=wish.careful))
+        defer = wish.pages in PAGES_TO_DEFER and wish.careful
+        self.step(wish.kind, lambda: self.post_wish(side, wish, defer=defer))
 
     @rule(side=sides, wish=wishes_of("send"))
     def send(self, side: str, wish: Wish) -> None:
@@ -534,7 +554,7 @@ class ModelMachine(RuleBasedStateMachine):
         def act() -> None:
             for wish in several:
                 last = wish is several[-1]
-                self.post_one(side, self.make(side, wish, defer=not last), careful=wish.careful)
+                self.post_wish(side, wish, defer=not last)
                 if self.model(side).released and not last:
                     self.rest()  # a refusal or a full queue has started them
 
@@ -712,9 +732,10 @@ def run_for(seconds: float, first_seed: int, only: str) -> int:
         number = choice.getrandbits(32)
         machine = machines[examples.total() // ROUND % len(machines)]
         try:
-            run_round(machine, number)
+            run_round(machine, number, shrink=False)
         except Exception:
-            print(f"\nfailed: {machine.__name__}; repeat with --only {machine.__name__} --round {number}", flush=True)
+            print(f"\nfailed in example {machine.tally.first_difference} of {machine.__name__};", end=" ")
+            print(f"repeat with --only {machine.__name__} --round {number}", flush=True)
             raise
         examples[machine] += ROUND
     print(f"{time.monotonic() - started:6.0f} s  {_progress(examples)}; differences: none")
@@ -732,15 +753,15 @@ def _progress(examples: Counter[type[ModelMachine]]) -> str:
     )
 
 
-def run_round(machine: type[ModelMachine], number: int) -> None:
-    """ROUND examples that follow from `number`. A difference is shrunk and shown with its steps."""
+def run_round(machine: type[ModelMachine], number: int, *, shrink: bool) -> None:
+    """ROUND examples that follow from `number`. A difference is shown with its steps; `shrink` looks for few of them."""
     settings_ = settings(
         max_examples=ROUND,
         stateful_step_count=STEPS,
         deadline=None,
         database=None,
         print_blob=True,
-        phases=(Phase.generate, Phase.shrink),
+        phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
         suppress_health_check=list(HealthCheck),
     )
     fresh = type(machine.__name__, (machine,), {})  # a seed belongs to the class that it was given to
@@ -752,11 +773,12 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=None, help="of the whole run")
     parser.add_argument("--round", type=int, default=None, help="replay one round of 100 examples")
+    parser.add_argument("--shrink", action="store_true", help="with --round: look for a short way to the difference")
     parser.add_argument("--only", default="", help="MemoryMachine or SocketMachine")
     options = parser.parse_args()
     if options.round is not None:
         machine = SocketMachine if "Socket" in options.only else MemoryMachine
-        run_round(machine, options.round)
+        run_round(machine, options.round, shrink=options.shrink)
         return 0
     first_seed = random.SystemRandom().getrandbits(32) if options.seed is None else options.seed
     print(f"seed {first_seed} (repeat with --seed {first_seed})", flush=True)

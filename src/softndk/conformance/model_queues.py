@@ -5,10 +5,10 @@ Must not know memory or connections, and shares with the program it judges the n
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, Literal, Protocol
 
-from softndk.flags import CqNotify, OperationType
+from softndk.flags import CqNotify, OperationType, OpFlag
 from softndk.status import Status
 
 __all__ = ["ModelCq", "ModelReceive", "ModelSrq", "Posted", "Record", "Sge", "one_of"]
@@ -30,7 +30,7 @@ class Sge:
     length: int
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Posted:
     """An initiator request. `token`: the remote token of a read or write, or the one that a send takes away."""
 
@@ -47,6 +47,14 @@ class Posted:
     pages: tuple[int, ...] = ()
     fbo: int = 0
     status: frozenset[Status] | None = None
+
+    def __repr__(self) -> str:
+        """What has been set, for people: `OpFlag` names flags."""
+        shown = [f"{field.name}={getattr(self, field.name)!r}" for field in fields(self) if self._is_set(field)]
+        return f"{self.kind} {self.context} ({', '.join([f'flags={OpFlag(self.flags)!r}', *shown])})"
+
+    def _is_set(self, field: "Field[Any]") -> bool:
+        return field.name not in ("kind", "context", "flags") and getattr(self, field.name) != field.default
 
     @property
     def size(self) -> int:

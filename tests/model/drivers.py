@@ -43,8 +43,8 @@ from softndk.memory.sge import Sge
 from softndk.wire.ddp import TAGGED_HEADER, UNTAGGED_HEADER
 from softndk.wire.mpa import mulpdu
 
-PATIENCE_S = 10.0 * float(os.environ.get("SOFTNDK_TIMEOUT_SCALE", "1"))
-CLOSE_S = 0.2 * PATIENCE_S
+PATIENCE_S = 30.0 * float(os.environ.get("SOFTNDK_TIMEOUT_SCALE", "1"))
+CLOSE_S = 0.3 * PATIENCE_S
 CONFIG = IwarpConfig(terminate_drain_s=600.0, disconnect_timeout_s=600.0, stall_timeout_s=600.0)
 SIZE = 1024
 RIGHTS = {  # normal regions: name -> (address, flags, rights)

@@ -227,8 +227,10 @@ class ModelMachine(RuleBasedStateMachine):
         try:
             self.compare_all()
         except AssertionError as difference:
+            start = pickle.loads(before)[0].ends if before else ()
             if not before or not self.found_in(ModelPair.outcomes(before)):
-                raise difference from None
+                states = [*(str(end) for end in start), "likeliest:", *(str(end) for end in pair.ends)]
+                raise AssertionError(f"{difference}\nmodel before:\n" + "\n".join(states)) from None
         self.holding = any(model.held for model in self.models())
 
     def found_in(self, outcomes: Iterator[tuple[ModelPair, Any]]) -> bool:

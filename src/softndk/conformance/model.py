@@ -100,6 +100,18 @@ class ModelEnd:
     told: bool = False
     disconnect: str | None = None
 
+    def __str__(self) -> str:
+        """Where the end stands, for people who look at a difference."""
+        under_way = [f"{item.kind} {item.request.context if item.request else ''}".strip() for item in self.incoming]
+        return (
+            f"{self.name}: {self.state}{', holds back' if self.held else ''}"
+            f"; to start {[post.context for post in self.waiting]}, {self.released} of them released"
+            f"; started {[post.context for post in self.active]}, reads among them {[post.context for post in self.reads]}"
+            f"; receives {[receive.context for receive in self.receives]}"
+            f"{f' and {len(self.srq.receives)} in the SRQ' if self.srq else ''}; to answer {len(self.responses)}"
+            f"; coming {under_way}"
+        )
+
     # ---- posts
 
     def refusals(self, post: Posted) -> frozenset[Status]:
@@ -328,8 +340,9 @@ class ModelPair:
         """Every end that the story so far can have. `state`: a pair and what belongs to it, pickled together.
 
         Free is how much of what is under way has arrived when an end looks, and so which of its answers come before
-        the rest (RFC 5040 5.5: a response is made some time after its request has come), and when an overrun is acted
-        upon (R-CQERR-1 says no time). The order within each direction is not free.
+        the rest (RFC 5040 5.5: a response is made some time after its request has come), whether a response or an own
+        request goes out first (no rule orders them), and when an overrun is acted upon (R-CQERR-1 says no time). The
+        order within each direction is not free.
         """
         story = pickle.loads(state)
         for end in story[0].ends:
@@ -353,11 +366,13 @@ class ModelPair:
         coming = [len(end.incoming) for end in pickle.loads(before)[0].ends]
         for side in (0, 1):
             for count in range(coming[side] + 1):
-                story = pickle.loads(before)
-                pair, end = story[0], story[0].ends[side]
-                if pair._deliver(end, count) if count else pair._act_on_overrun(end):
-                    pair._run(end)
-                    found.append(pickle.dumps(story))
+                for responses_first in (True, False):
+                    story = pickle.loads(before)
+                    pair, end = story[0], story[0].ends[side]
+                    if pair._deliver(end, count) if count else pair._act_on_overrun(end):
+                        end.responses_first = responses_first
+                        pair._run(end)
+                        found.append(pickle.dumps(story))
         return found
 
     def _act_on_overrun(self, end: ModelEnd) -> bool:
@@ -433,6 +448,7 @@ class ModelPair:
                 end.responses_first = True
                 self._start(end, head)
             else:
+                end.responses_first = True
                 break
             moved = True
         if end.unheard:  # what the peer said before its reset is still read, unless it is held back

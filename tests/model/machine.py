@@ -46,6 +46,16 @@ PLACES = [0, 0, 8, 100, 500, 900, 1020]
 LENGTHS = [0, 1, 7, 32, 64, 64, 200, 600]
 T = TypeVar("T")
 Kind = Literal["send", "write", "read", "bind", "fast_register", "invalidate"]
+EDGES = {
+    (1, 1, 1): ("end", 0),
+    (0, 1, 1): ("end", 1),
+    (0, 0, 1): ("front", 1),
+    (1, 1, 0): ("own", 0),
+    (1, 0, 0): ("own", 1),
+}
+"""And: a range at the edge of its object, or beyond."""
+WRONG_HERE, WRONG_THERE = (1, 0, 1), (0, 1, 0)
+"""And: memory as drawn, whether it may be used or not, in a request that is right otherwise."""
 
 
 @dataclass(frozen=True)
@@ -375,6 +385,23 @@ class ModelMachine(RuleBasedStateMachine):
             return f"R:{name}:{memory.mrs[name].life}", memory.mrs[name].base + place
         return "X" if name == "bogus" else f"L:rw:{memory.mrs['rw'].life}", RIGHTS["rw"][0] + place
 
+    def to_the_edge(self, side: str, wish: Wish, post: Posted) -> None:
+        """Ranges that end, or begin, where their object does, or one octet beyond."""
+        if wish.pages not in EDGES:
+            return
+        whose, beyond = EDGES[wish.pages]
+        memory = self.model(side if whose == "own" or post.kind == "bind" else self.peer(side)).memory
+        if whose == "own" and post.sges and post.inline is None:
+            *rest, last = post.sges
+            extent = memory.extent(last.token)
+            if extent is not None and last.length:
+                post.sges = (*rest, replace(last, address=sum(extent) - last.length + beyond))
+        elif whose != "own" and post.kind in ("read", "write", "bind"):
+            extent = memory.extent(f"R:{post.target}:{memory.mrs[post.target].life}" if post.target else post.token)
+            size = post.length if post.kind == "bind" else post.size
+            if extent is not None:
+                post.address = extent[0] - 1 if whose == "front" else sum(extent) - size + beyond
+
     def better(self, side: str, wish: Wish) -> Wish:
         """With care: bind what is free, invalidate what is valid, register what is not."""
         memory = self.model(side).memory
@@ -402,7 +429,8 @@ class ModelMachine(RuleBasedStateMachine):
         post = Posted(wish.kind, self.number(), flags)
         careful = wish.careful
         if wish.kind in ("send", "write", "read"):
-            post.sges = self.local_sges(side, wish.spots, careful=careful, write=wish.kind == "read")
+            chosen = careful and wish.pages != WRONG_HERE
+            post.sges = self.local_sges(side, wish.spots, careful=chosen, write=wish.kind == "read")
             if wish.inline:
                 size = sum(spot.length for spot in wish.spots)
                 size = min(size, 64) if careful else size
@@ -415,11 +443,13 @@ class ModelMachine(RuleBasedStateMachine):
                 if not fast:
                     post.flags &= ~int(OpFlag.RDMA_READ_LOCAL_INVALIDATE)
             if post.kind == "send":
-                name = self.remote_name(side, wish.takes, careful=careful, right=None)
+                chosen = careful and wish.pages != WRONG_THERE
+                name = self.remote_name(side, wish.takes, careful=chosen, right=None)
                 post.token = self.remote_place(side, wish.remote, name, careful=False, size=0)[0] if name else ""
             else:
                 right = WRITE if wish.kind == "write" else READ
-                name = self.remote_name(side, wish.remote.name, careful=careful, right=right)
+                chosen = careful and wish.pages != WRONG_THERE
+                name = self.remote_name(side, wish.remote.name, careful=chosen, right=right)
                 post.token, post.address = self.remote_place(side, wish.remote, name, careful=careful, size=post.size)
         elif wish.kind == "bind":
             spot = wish.remote
@@ -457,6 +487,7 @@ class ModelMachine(RuleBasedStateMachine):
             valid += [mw.name for mw in model.memory.mws.values() if mw.valid and mw.name in names]
             choice = [name for name in valid if name != "rw"] if careful else names
             post.target = (choice or ["fr0"])[len(wish.spots) % len(choice or [0])]
+        self.to_the_edge(side, wish, post)
         return post
 
     def prepare_for(self, side: str, post: Posted) -> None:

@@ -80,6 +80,13 @@ class ModelMemory:
     def windows_on(self, mr: ModelMr) -> int:
         return sum(mw.mr is mr for mw in self.mws.values())
 
+    def extent(self, token: str) -> tuple[int, int] | None:
+        """Base and length of what the token names, if that is valid."""
+        mw, mr = self._mw(token), self._mr(token, "L") or self._mr(token, "R")
+        if mw is not None and mw.valid:
+            return mw.base, mw.length
+        return (mr.base, mr.length) if mr is not None and mr.valid else None
+
     # ---- octets
 
     def get(self, chunks: Sequence[Chunk]) -> bytes:

@@ -39,13 +39,14 @@ class IwarpConfig(TransportConfig):
     user_timeout_s: how long sent data may stay unacknowledged, or unsent because the peer does not read, before TCP gives
         up; 0 leaves it to the system. A peer may hold back for long (an empty SRQ, R-SRQ-3), hence 0.
     max_pending_requests: connection requests waiting for accept or reject, per listener; further ones are refused.
-    max_pending_requests_per_address: the same from one source address; further ones of that address are refused.
+    max_pending_requests_per_address: the same from one source address (IPv6: one /64 network); further ones are refused.
     max_handshakes: TCP connections per listener whose MPA request is not complete; further ones are closed.
-    max_handshakes_per_address: the same from one source address; further ones of that address are closed.
+    max_handshakes_per_address: the same from one source address (IPv6: one /64 network); further ones are closed.
     send_buffer: octets made ready for the socket ahead of what it has taken, per connection.
     max_inbound_read_limit: the adapter's MaxInboundReadLimit: reads of the peer that one connection answers at a time.
     max_outbound_read_limit: the adapter's MaxOutboundReadLimit: reads that one connection has on the wire at a time.
-    max_connector_count: open connectors of the adapter; at the limit connection requests are rejected.
+    max_connector_count: open connectors of the adapter; at the limit connection requests are rejected. Together with
+        max_handshakes it also limits the TCP connections that are open, those included that are about to end.
     max_listener_count: open listeners of the adapter.
     max_shared_endpoint_count: open shared endpoints of the adapter.
     max_pd_count: open protection domains of the adapter.

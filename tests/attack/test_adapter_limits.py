@@ -19,6 +19,7 @@ from softndk import (
     Sge,
     open_adapter,
 )
+from softndk.ndk.addresses import source_of
 from softndk.testing import pair
 from tests.attack.attack_tools import PATIENCE_S, furnish, hung_up_on, mpa_request, raw_client, reply_on, reset, until
 from tests.ndk.raw_peer import raw_client as raw_initiator
@@ -87,6 +88,25 @@ class TestObjects:
                     assert listener.next_request().result(PATIENCE_S).connection_data.private_data == b"third"
             assert adapter.query_statistics().refused_connections == 1
 
+    def test_connections_that_end_slowly_count_too(self) -> None:
+        """Who breaks a rule and never closes holds a socket until the drain limit, although its connector is closed."""
+        config = IwarpConfig(max_connector_count=2, max_handshakes=1, terminate_drain_s=60.0)
+        with open_adapter(config=config) as adapter:
+            listener = adapter.listen()
+            stubborn = []
+            for _ in range(2 + 1):
+                stubborn.append(raw_client(listener.local_address, mpa_request()))
+                listener.next_request().result(PATIENCE_S).close().result(PATIENCE_S)
+                assert reply_on(stubborn[-1]).reject
+            assert hung_up_on(listener)
+            assert adapter.query_statistics().refused_connections == 1
+            reset(stubborn.pop())
+            until(lambda: adapter._runtime.engine.count <= 4)  # listener, status and two that end
+            with raw_client(listener.local_address, mpa_request(b"next")):
+                assert listener.next_request().result(PATIENCE_S).connection_data.private_data == b"next"
+            for sock in stubborn:
+                sock.close()
+
 
 class TestReadLimits:
     def test_the_adapter_offers_what_the_settings_say(self) -> None:
@@ -122,6 +142,22 @@ class TestHandshakesPerAddress:
             assert listener._handshakes_of == {}
 
 
+@pytest.mark.parametrize(
+    ("host", "source"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("::1", "::/64"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::1", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::/64"),
+        ("fe80::1%lo", "fe80::/64"),
+    ],
+)
+def test_of_ipv6_a_network_is_one_source(host: str, source: str) -> None:
+    """One customer usually has all addresses of a /64 network: a limit for each of them would be none."""
+    assert source_of(host) == source
+
+
 class TestRequestsPerAddress:
     def test_one_address_cannot_fill_the_queue(self) -> None:
         config = IwarpConfig(max_pending_requests=8, max_pending_requests_per_address=2)
@@ -147,10 +183,12 @@ class TestRequestsPerAddress:
         config = IwarpConfig(max_pending_requests=8, max_pending_requests_per_address=1)
         with open_adapter(config=config) as adapter:
             listener = adapter.listen()
-            reset(raw_client(listener.local_address, mpa_request(b"gone")))
+            gone = raw_client(listener.local_address, mpa_request(b"gone"))
+            until(lambda: len(listener._requests) == 1)
+            reset(gone)
             until(lambda: adapter.query_statistics().connect_failure == 1)
             with raw_client(listener.local_address, mpa_request(b"alive")):
-                assert listener.next_request().result(PATIENCE_S).connection_data.private_data == b"alive"
+                until(lambda: [item.connection_data.private_data for item in listener._requests] == [b"alive"])
 
 
 class TestCounters:

@@ -361,6 +361,7 @@ INTERNAL = {
     "invalidate_request",
     "make_stream",
     "one_spelling",
+    "source_of",
     "connections",
     "endpoints",
     "snapshot",

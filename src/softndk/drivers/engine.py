@@ -91,6 +91,11 @@ class Engine:
         """What is being served. Under the lock."""
         return tuple(self._channels.values())
 
+    @property
+    def count(self) -> int:
+        """How many channels are being served. Under the lock."""
+        return len(self._channels)
+
     # ---- verbs; under the lock but for `block`, `join`
 
     def add(self, channel: Channel, sock: socket.socket) -> None:

@@ -6,7 +6,7 @@ import socket
 from softndk.errors import InvalidParameter
 from softndk.flags import Address
 
-__all__ = ["check_address", "one_spelling"]
+__all__ = ["check_address", "one_spelling", "source_of"]
 
 
 def check_address(what: str, address: Address) -> Address:
@@ -35,3 +35,9 @@ def one_spelling(host: str) -> str:
         except (OSError, OverflowError):  # no such interface; using it will say so
             return str(ip)
     return str(ip)
+
+
+def source_of(host: str) -> str:
+    """Who counts as one source of connections: an IPv4 address, the /64 network of an IPv6 one, which one host may own."""
+    ip = ipaddress.ip_address(host.partition("%")[0])
+    return str(ip) if ip.version == 4 else str(ipaddress.IPv6Network((int(ip), 64), strict=False))

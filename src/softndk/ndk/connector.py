@@ -22,7 +22,7 @@ from softndk.iwarp.connection import Connection
 from softndk.iwarp.negotiation import Initiator, Rtr
 from softndk.iwarp.qp_state import State
 from softndk.iwarp.stream import Stream, StreamParameters
-from softndk.ndk.addresses import check_address
+from softndk.ndk.addresses import check_address, source_of
 from softndk.ndk.context import AdapterContext
 from softndk.ndk.endpoint import SharedEndpoint
 from softndk.ndk.endpoints import ENDPOINTS
@@ -359,10 +359,11 @@ class Connector(NdkObject):
     def _unanswered(self) -> bool:
         return self._core is not None and self._core.state is State.OFFERED
 
-    def _comes_from(self, host: str) -> bool:
-        return (
-            self._stream is not None and self._stream.peer_address is not None and self._stream.peer_address[0] == host
-        )
+    @property
+    def _source_host(self) -> str:
+        """Where its TCP connection comes from, as the limits for one address count; empty: nowhere yet."""
+        peer = None if self._stream is None else self._stream.peer_address
+        return "" if peer is None else source_of(peer[0])
 
     def _connect(
         self,

@@ -16,7 +16,7 @@ from softndk.errors import InvalidHandle, InvalidState, NdkError, error_for, err
 from softndk.flags import Address, ObjectType
 from softndk.iwarp import events
 from softndk.iwarp.connection import Connection
-from softndk.ndk.addresses import check_address
+from softndk.ndk.addresses import check_address, source_of
 from softndk.ndk.connector import Connector
 from softndk.ndk.context import AdapterContext
 from softndk.ndk.endpoints import ENDPOINTS
@@ -214,8 +214,10 @@ class Listener(NdkObject):
             why = "it takes no connections now"
         elif len(self._handshakes) >= config.max_handshakes:
             why = f"{len(self._handshakes)} start-ups are unfinished, limit max_handshakes"
-        elif self._handshakes_of.get(peer[0], 0) >= config.max_handshakes_per_address:
-            why = f"{self._handshakes_of[peer[0]]} start-ups of its address are unfinished, limit max_handshakes_per_address"
+        elif self._handshakes_of.get(source_of(peer[0]), 0) >= config.max_handshakes_per_address:
+            why = "too many start-ups of its address are unfinished, limit max_handshakes_per_address"
+        elif self._runtime.engine.count >= config.max_connector_count + config.max_handshakes + len(self._sockets) + 1:
+            why = "too many connections are open or end, limit max_connector_count + max_handshakes"
         if why:
             _refuse(sock)
             self._note_refusal(why, peer)
@@ -277,7 +279,8 @@ class Listener(NdkObject):
 
     def _waiting_from(self, stream: TcpStream) -> int:
         assert stream.peer_address is not None
-        return sum(item._comes_from(stream.peer_address[0]) for item in self._unanswered)
+        source = source_of(stream.peer_address[0])
+        return sum(item._source_host == source for item in self._unanswered)
 
     def _forget_answered(self) -> None:
         for connector in [item for item in self._requests if not item._unanswered]:
@@ -344,7 +347,7 @@ class _Handshake:
         context = listener._context
         self._listener = listener
         self._connector: Connector | None = None
-        self._source = peer[0]
+        self._source = source_of(peer[0])
         host = f"[{peer[0]}]" if ":" in peer[0] else peer[0]
         self._core = Connection(
             f"{listener._label} from {host}:{peer[1]}",

@@ -10,7 +10,7 @@ from softndk.wire import WireError
 from softndk.wire.crc32c import CRC_OCTETS, RESIDUE, crc32c
 from softndk.wire.ddp import TaggedHeader, UntaggedHeader, parse_tagged, parse_untagged
 from softndk.wire.mpa import Enhanced, FrameKind, StartupFrame, fpdu_length, frame_length, mulpdu, pad_length
-from softndk.wire.rdmap import ReadRequest
+from softndk.wire.rdmap import AtomicRequest, AtomicResponse, ReadRequest
 from softndk.wire.terminate import Terminate, describe
 from tests.vectors.fpdu_model import crc32c_bitwise
 
@@ -96,6 +96,20 @@ def test_read_request(request: ReadRequest) -> None:
     assert ReadRequest.parse(request.emit()) == request
 
 
+@given(st.builds(AtomicRequest, st.integers(0, 15), U32, U32, U64, U64, U64, U64, U64))
+def test_atomic_request(request: AtomicRequest) -> None:
+    body = request.emit()
+    assert len(body) == 52
+    assert AtomicRequest.parse(body) == request
+
+
+@given(st.builds(AtomicResponse, U32, U64))
+def test_atomic_response(response: AtomicResponse) -> None:
+    body = response.emit()
+    assert len(body) == 12
+    assert AtomicResponse.parse(body) == response
+
+
 @given(terminates())
 def test_terminate(message: Terminate) -> None:
     body = message.emit()
@@ -135,7 +149,15 @@ def test_any_octets_as_a_startup_frame(octets: bytes) -> None:
 
 @given(st.binary(max_size=80))
 def test_any_octets_as_anything_else(octets: bytes) -> None:
-    for parse in (parse_tagged, parse_untagged, ReadRequest.parse, Terminate.parse, Enhanced.parse):
+    for parse in (
+        parse_tagged,
+        parse_untagged,
+        ReadRequest.parse,
+        AtomicRequest.parse,
+        AtomicResponse.parse,
+        Terminate.parse,
+        Enhanced.parse,
+    ):
         with suppress(WireError):
             parse(octets)
 

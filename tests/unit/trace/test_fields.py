@@ -8,8 +8,12 @@ from hypothesis import strategies as st
 
 from softndk.trace.fields import Fields, is_plausible, segment_fields, startup_fields, terminate_sentence
 from softndk.wire.mpa import StartupFrame
+from softndk.wire.rdmap import AtomicRequest, Opcode
+from tests.pair.raw_peer import untagged
 from tests.vectors.fpdu_model import fpdu
 from tests.vectors.iwarp_vectors import UNMARKED_FPDUS, Frame, named, ulpdu_of
+
+ONES = (1 << 64) - 1
 
 
 def fields_of(beginning: str) -> Fields:
@@ -71,6 +75,42 @@ def test_worked_examples(beginning: str, kind: str, summary: str) -> None:
     fields = fields_of(beginning)
     assert (fields.kind, fields.summary) == (kind, summary)
     assert json.loads(json.dumps(fields.details)) == fields.details
+
+
+ADDRESS = "at STag 0x00abcd01 TO 0x1008 L"
+
+
+@pytest.mark.parametrize(
+    ("atomic", "summary"),
+    [
+        (AtomicRequest(0, 7, 0xABCD01, 0x1008, 5, 0, 0, ONES), f"MSN 1 id 7 FetchAdd 5 {ADDRESS}"),
+        (AtomicRequest(0, 7, 0xABCD01, 0x1008, 5, 0x80, 0, ONES), f"MSN 1 id 7 FetchAdd 5 fields 0x80 {ADDRESS}"),
+        (AtomicRequest(2, 7, 0xABCD01, 0x1008, 9, ONES, 5, ONES), f"MSN 1 id 7 CmpSwap 9 if 5 {ADDRESS}"),
+        (AtomicRequest(2, 7, 0xABCD01, 0x1008, 9, ONES, 0, ONES), f"MSN 1 id 7 CmpSwap 9 if 0 {ADDRESS}"),
+        (AtomicRequest(2, 7, 0xABCD01, 0x1008, 9, 15, 5, 255), f"MSN 1 id 7 CmpSwap 0x9/0xf if 0x5/0xff {ADDRESS}"),
+        (AtomicRequest(1, 7, 0xABCD01, 0x1008, 9, 0, 0, ONES), f"MSN 1 id 7 operation 1 9 {ADDRESS}"),
+    ],
+)
+def test_operands_of_atomics(atomic: AtomicRequest, summary: str) -> None:
+    fields = segment_fields(memoryview(untagged(Opcode.ATOMIC_REQUEST, 1, atomic.emit())))
+    assert (fields.kind, fields.summary) == ("Atomic Request", summary)
+    told = fields.details
+    assert (told["request_id"], told["stag"], told["to"]) == (7, 0xABCD01, 0x1008)
+    assert [told[name] for name in ("data", "mask", "compare", "compare_mask")] == list(atomic[4:])
+
+
+@pytest.mark.parametrize("length", [0, 11, 13, 51, 53])
+@pytest.mark.parametrize("opcode", [Opcode.ATOMIC_REQUEST, Opcode.ATOMIC_RESPONSE])
+def test_an_atomic_of_another_length_says_so(opcode: Opcode, length: int) -> None:
+    fields = segment_fields(memoryview(untagged(opcode, 1, bytes(length))))
+    assert f"body of {length} octets" in str(fields.details["problem"])
+    assert fields.summary.startswith(f"MSN 1 MO 0 len {length} (body: ")
+
+
+def test_immediate_data() -> None:
+    fields = segment_fields(memoryview(untagged(Opcode.IMMEDIATE, 3, bytes(range(8)))))
+    assert (fields.kind, fields.summary) == ("Immediate Data", "MSN 3 data 0001020304050607 L")
+    assert fields.details["data"] == "0001020304050607"
 
 
 def test_payload_and_numbers() -> None:

@@ -1,12 +1,17 @@
-"""Opcodes, the control octet and the Read Request body."""
+"""Opcodes, the control octet, and the bodies of Read Requests and atomics."""
 
 import pytest
 
 from softndk.wire import WireError
 from softndk.wire.rdmap import (
+    IMMEDIATES,
     INVALIDATING,
     OPCODES,
+    RFC7306,
     SOLICITING,
+    AtomicOperation,
+    AtomicRequest,
+    AtomicResponse,
     Opcode,
     ReadRequest,
     control,
@@ -72,6 +77,11 @@ def test_opcodes_with_a_solicited_event_and_with_an_stag() -> None:
     assert {4, 6} == INVALIDATING
 
 
+def test_opcodes_of_rfc_7306() -> None:
+    assert {8, 9} == IMMEDIATES
+    assert {8, 9, 10, 11} == RFC7306
+
+
 @pytest.mark.parametrize("vector", READS, ids=str)
 def test_read_request_vector(vector: Frame) -> None:
     request = ReadRequest(**vector.expected["read_request"])
@@ -88,3 +98,43 @@ def test_read_request_vectors_exist() -> None:
 def test_read_request_of_another_length(length: int) -> None:
     with pytest.raises(WireError, match=f"{length} octets"):
         ReadRequest.parse(bytes(length))
+
+
+def vector(kind: str) -> tuple[dict[str, int], bytes]:
+    """The fields and the body of the one worked example with a body of that kind."""
+    (found,) = [frame for frame in UNMARKED_FPDUS if kind in frame.expected]
+    return found.expected[kind], ulpdu_of(found)[18:]
+
+
+def test_atomic_request_vector() -> None:
+    expected, body = vector("atomic_request")
+    request = AtomicRequest(**expected)
+    assert request.emit() == body
+    assert AtomicRequest.parse(memoryview(body)) == request
+    assert request.operation == AtomicOperation.FETCH_ADD
+
+
+def test_atomic_response_vector() -> None:
+    expected, body = vector("atomic_response")
+    response = AtomicResponse(**expected)
+    assert response.emit() == body
+    assert AtomicResponse.parse(memoryview(body)) == response
+
+
+def test_reserved_bits_of_an_atomic_request_are_ignored() -> None:
+    expected, body = vector("atomic_request")
+    octets = bytearray(body)
+    octets[:4] = bytes.fromhex("fffffff2")
+    assert AtomicRequest.parse(octets) == AtomicRequest(**{**expected, "operation": AtomicOperation.COMPARE_SWAP})
+
+
+@pytest.mark.parametrize("length", [0, 28, 51, 53])
+def test_atomic_request_of_another_length(length: int) -> None:
+    with pytest.raises(WireError, match=f"{length} octets"):
+        AtomicRequest.parse(bytes(length))
+
+
+@pytest.mark.parametrize("length", [0, 8, 11, 13])
+def test_atomic_response_of_another_length(length: int) -> None:
+    with pytest.raises(WireError, match=f"{length} octets"):
+        AtomicResponse.parse(bytes(length))

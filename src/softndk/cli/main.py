@@ -27,6 +27,7 @@ class _Entry(NamedTuple):
 _ENTRIES: Final = {
     "demo": _Entry("softndk.cli.demo", "Show what send_and_invalidate protects from."),
     "info": _Entry("softndk.cli.info", "Show an adapter's limits and settings."),
+    "peer": _Entry("softndk.cli.peer", "Play an iWARP peer, right or wrong on purpose, against any stack."),
     "ping": _Entry("softndk.cli.ping", "Test a path: send, read, write, invalidate; every octet compared."),
     "status": _Entry("softndk.cli.status", "Show connections and counters of running processes."),
     "trace": _Entry("softndk.cli.trace", "Print the iWARP frames of a capture file."),
@@ -36,6 +37,7 @@ _EXAMPLES: Final = """\b
 Examples:
   softndk demo                            two adapters in this machine, one late RDMA Write
   softndk info --json                     limits and settings for programs
+  softndk peer run all 127.0.0.1:4711     what an iWARP stack does with wrong frames
   softndk ping --server --port 4711       wait for clients
   softndk ping 127.0.0.1:4711 --size 1M   ten rounds with a server
   softndk status                          what running processes do

@@ -19,13 +19,21 @@ def parts() -> dict[str, str]:
     context = click.Context(
         main, info_name="softndk", terminal_width=WIDTH, max_content_width=WIDTH, **main.context_settings
     )
-    text = [_block(main, context)]
-    for name in main.list_commands(context):
-        command = main.get_command(context, name)
-        assert command is not None
-        inner = click.Context(command, parent=context, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH)
-        text += [f"## softndk {name}", _block(command, inner)]
-    return {"help": "\n\n".join(text)}
+    return {"help": "\n\n".join(_texts(main, context, "softndk"))}
+
+
+def _texts(command: click.Command, context: click.Context, title: str) -> list[str]:
+    """The help of a command, then, each under its title, that of its subcommands."""
+    text = [_block(command, context)]
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            assert inner is not None
+            below = click.Context(
+                inner, parent=context, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH
+            )  # fmt: skip
+            text += [f"## {title} {name}", *_texts(inner, below, f"{title} {name}")]
+    return text
 
 
 def _block(command: click.Command, context: click.Context) -> str:

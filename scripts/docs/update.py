@@ -12,6 +12,7 @@ from scripts.docs import (
     error_table,
     limits_reference,
     object_reference,
+    peer_reference,
     rules_reference,
     state_diagram,
     store_picture,
@@ -28,6 +29,7 @@ PAGES: tuple[Generated, ...] = (
     error_table.PAGE,
     cli_reference.PAGE,
     limits_reference.PAGE,
+    peer_reference.PAGE,
     rules_reference.PAGE,
     supported_reference.PAGE,
 )

@@ -24,7 +24,7 @@ LAYERS = (
     {"drivers"},
     {"ndk"},
     {"face"},
-    {"testing", "cli", "ulp"},
+    {"testing", "cli", "peer", "ulp"},
     {"conformance"},
 )
 RANK = {package: rank for rank, layer in enumerate(LAYERS) for package in layer}

@@ -258,16 +258,22 @@ class _Target:
             time.sleep(RETRY_S)
 
 
+def _own_address(listen: str) -> Address:
+    """From PORT, HOST:PORT or [HOST]:PORT; port 0 stands for a free one."""
+    host, _, port = listen.rpartition(":")
+    if not (port.isascii() and port.isdigit()) or not 0 <= int(port[:6]) <= 65535:
+        raise click.UsageError(f"--listen {listen}: {port!r} is not a port, 0 to 65535")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
 class _Listening:
     """Where to wait for the other side."""
 
     def __init__(self, listen: str, wait_s: float) -> None:
-        host, port = ("127.0.0.1", listen) if listen.isascii() and listen.isdigit() else parse_target(listen, None)
-        if not 0 <= int(port) <= 65535:
-            raise click.UsageError(f"--listen {listen}: the port is outside 0 to 65535")
+        host, port = _own_address(listen)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            self._socket = socket.create_server((host, int(port)), family=family)
+            self._socket = socket.create_server((host, port), family=family)
         except OSError as error:
             raise _NoConnection(f"--listen {listen}: {error.strerror or error}") from None
         self._socket.settimeout(wait_s)

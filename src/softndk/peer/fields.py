@@ -35,6 +35,7 @@ __all__ = [
 
 MOST_OCTETS: Final = 1 << 24
 """The longest payload that a scenario may name."""
+SHOWN: Final = 80
 _TERM: Final = re.compile(r"\s*(?:\$([a-z_][a-z0-9_]*)|(0x[0-9a-f]+|[0-9]+))\s*", re.IGNORECASE | re.ASCII)
 _NUMBER_AT: Final = re.compile(r"u(8|16|32|64)@([0-9]{1,5})", re.ASCII)
 _PART: Final = {"u8": 1, "u16": 2, "u32": 4, "u64": 8}
@@ -50,6 +51,12 @@ class Later:
 
     names: frozenset[str]
     make: Callable[[Mapping[str, int]], Any]
+
+
+def _cut(value: Any) -> str:
+    """A value for a message: however long it is, its beginning."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def resolved(value: Any, variables: Mapping[str, int]) -> Any:
@@ -78,14 +85,14 @@ class Whole:
 
     def check(self, value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise BadValue(f"{value!r} is not {self.text}, or a variable such as $stag")
+            raise BadValue(f"{_cut(value)} is not {self.text}, or a variable such as $stag")
         if not self.low <= value <= self.high:
             raise BadValue(f"{value} is not {self.text}")
         return value
 
 
 def _shown(number: int) -> str:
-    return hex(number) if number > 65535 else str(number)
+    return hex(number) if number > 0xFFFF and number & number + 1 == 0 else str(number)
 
 
 def _expression(text: str, whole: Whole) -> Later:
@@ -95,14 +102,14 @@ def _expression(text: str, whole: Whole) -> Later:
     while True:
         found = _TERM.match(text, place)
         if found is None:
-            raise BadValue(f"{text!r}: after {text[:place]!r} must come $name or a number")
+            raise BadValue(f"{_cut(text)}: after {text[:place]!r} must come $name or a number")
         terms.append((sign, found[1] if found[1] else int(found[2], 0)))
         place = found.end()
         if place == len(text):
             break
         sign = text[place]
         if sign not in "+-^":
-            raise BadValue(f"{text!r}: {sign!r} is not +, - or ^")
+            raise BadValue(f"{_cut(text)}: {sign!r} is not +, - or ^")
         place += 1
 
     def make(variables: Mapping[str, int]) -> int:
@@ -150,12 +157,12 @@ class OctetString:
                 try:
                     return bytes.fromhex(str(inner))
                 except ValueError:
-                    raise BadValue(f"{inner!r} is not hexadecimal (put it in quotes)") from None
+                    raise BadValue(f"{_cut(inner)} is not hexadecimal (put it in quotes)") from None
             if kind == "zeros" and isinstance(inner, int):
                 return bytes(self._size(inner))
             if kind in _PART:
                 return _packed(Whole(0, (1 << 8 * _PART[kind]) - 1).convert(inner), _PART[kind])
-        raise BadValue(f"{value!r} is not {self.text}")
+        raise BadValue(f"{_cut(value)} is not {self.text}")
 
     @staticmethod
     def _size(value: int) -> int:
@@ -176,7 +183,7 @@ class YesNo:
 
     def convert(self, value: Any) -> Any:
         if not isinstance(value, bool):
-            raise BadValue(f"{value!r} is not {self.text}")
+            raise BadValue(f"{_cut(value)} is not {self.text}")
         return value
 
 
@@ -186,7 +193,7 @@ class Duration:
 
     def convert(self, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 600:
-            raise BadValue(f"{value!r} is not {self.text}")
+            raise BadValue(f"{_cut(value)} is not {self.text}")
         return float(value)
 
 
@@ -200,7 +207,7 @@ class OneOf:
 
     def convert(self, value: Any) -> Any:
         if value not in self.names:
-            raise BadValue(f"{value!r} is not {self.text}")
+            raise BadValue(f"{_cut(value)} is not {self.text}")
         return value
 
 
@@ -211,7 +218,7 @@ class Sizes:
     def convert(self, value: Any) -> Any:
         sizes = value if isinstance(value, list) else [value]
         if not sizes or any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes):
-            raise BadValue(f"{value!r} is not {self.text}")
+            raise BadValue(f"{_cut(value)} is not {self.text}")
         return tuple(sizes) if isinstance(value, list) else value
 
 
@@ -221,7 +228,7 @@ class FieldValues:
 
     def convert(self, value: Any) -> Any:
         if not isinstance(value, dict):
-            raise BadValue(f"{value!r} is not a map of {self.text}")
+            raise BadValue(f"{_cut(value)} is not a map of {self.text}")
         made = {name: _wanted(wanted) for name, wanted in value.items()}
         names = frozenset[str]().union(*(wanted.names for wanted in made.values() if isinstance(wanted, Later)))
         if not names:
@@ -233,7 +240,7 @@ def _wanted(value: Any) -> Any:
     if isinstance(value, str) and value.startswith("$"):
         return _expression(value, Whole(0, (1 << 64) - 1))
     if not isinstance(value, (str, int)):
-        raise BadValue(f"{value!r} is neither a number, a text, true nor false")
+        raise BadValue(f"{_cut(value)} is neither a number, a text, true nor false")
     return value
 
 
@@ -243,15 +250,15 @@ class Capture:
 
     def convert(self, value: Any) -> Any:
         if not isinstance(value, dict):
-            raise BadValue(f"{value!r} is not a map of {self.text}")
+            raise BadValue(f"{_cut(value)} is not a map of {self.text}")
         return {name: _source(name, source) for name, source in value.items()}
 
 
 def _source(name: Any, source: Any) -> str | NumberAt:
     if not isinstance(name, str) or not re.fullmatch(r"[a-z_][a-z0-9_]*", name, re.ASCII):
-        raise BadValue(f"{name!r} cannot be the name of a variable: small letters, digits and _ only")
+        raise BadValue(f"{_cut(name)} cannot be the name of a variable: small letters, digits and _ only")
     if not isinstance(source, str):
-        raise BadValue(f"{source!r} is neither a field nor a number in the payload such as u32@8")
+        raise BadValue(f"{_cut(source)} is neither a field nor a number in the payload such as u32@8")
     found = _NUMBER_AT.fullmatch(source)
     return NumberAt(int(found[1]) // 8, int(found[2])) if found else source
 

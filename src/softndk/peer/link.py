@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
-from softndk.iwarp.framing import Deframer, FramingFault
+from softndk.iwarp.framing import Deframer, FramingFault, FramingReason
 from softndk.peer import frames
 from softndk.peer.frames import Seen
+from softndk.peer.reactions import settled
 from softndk.trace.capture import StreamTap
 from softndk.trace.fields import is_plausible
 from softndk.trace.units import may_begin_startup
@@ -70,14 +71,18 @@ class Link:
         """Received frames that no step has looked at."""
         self.received = 0
         """Frames received, start-up frame included."""
+        self.sent_fpdus = 0
         self.theirs: StartupFrame | None = None
         self.our_markers = False
         self.our_crc: bool | None = None
         """C and M of the start-up frame that has been sent, whatever else was wrong with it."""
+        self.our_startup_valid = False
         self.terminate: Terminate | None = None
         self.terminate_header: ddp.UntaggedHeader | None = None
         self.after_terminate = 0
         """Frames that came behind the peer's Terminate."""
+        self.no_crc = False
+        """The other side's FPDUs have zeros where CRCs were settled."""
         self.garbage = ""
         self.got_fin = False
         self.got_reset = False
@@ -96,6 +101,11 @@ class Link:
     def over(self) -> bool:
         """The other side has sent its last octet, or what it sends cannot be read any more."""
         return self.got_fin or self.got_reset or bool(self.garbage)
+
+    @property
+    def ended(self) -> bool:
+        """Nothing that matters can follow: it is over, or the other side's Terminate has come."""
+        return self.over or self.terminate is not None
 
     @property
     def seconds(self) -> float:
@@ -117,9 +127,9 @@ class Link:
         if self._listener is not None:
             self._listener(seen)
 
-    def we_said(self, *, markers: bool, crc: bool) -> None:
-        """Our start-up frame has gone."""
-        self.our_markers, self.our_crc = markers, crc
+    def we_said(self, *, markers: bool, crc: bool, valid: bool) -> None:
+        """Our start-up frame has gone. valid: it can be read as one."""
+        self.our_markers, self.our_crc, self.our_startup_valid = markers, crc, valid
         self._parse()
 
     # ---- out
@@ -139,7 +149,7 @@ class Link:
         while octets:
             if self.got_reset:
                 raise Ended
-            self._wait(write=True, doing="the other side to read what we send")
+            self._wait(write=True, doing="room in TCP: the other side does not read")
             try:
                 count = self._socket.send(octets[:READ_OCTETS])
             except BlockingIOError:
@@ -210,7 +220,7 @@ class Link:
             if writable or self.got_reset:
                 return
             if left <= 0:
-                raise OutOfTime(doing)
+                raise OutOfTime(f"{doing}, within {self.seconds:.1f} s")
 
     def _read_rest(self) -> None:
         """Sending has failed: what the other side said before may still be there."""
@@ -296,7 +306,18 @@ class Link:
                 self._segment(bytes(ulpdu))
             deframer.detach()
         except FramingFault as fault:
-            self._give_up(str(fault))
+            if fault.reason is FramingReason.BAD_CRC and not (fault.received or fault.offset or self.our_markers):
+                self._begin_without_crc(octets)
+            else:
+                self._give_up(str(fault))
+
+    def _begin_without_crc(self, octets: bytes) -> None:
+        """The first FPDU has no CRC, though there should be one: it may come from a side that did not take our start-up
+        frame for one.
+        """
+        self.no_crc = True
+        self._deframer = Deframer(crc=False, markers=False)
+        self._take_fpdus(octets)
 
     def _segment(self, ulpdu: bytes) -> None:
         if self.terminate is not None:
@@ -304,7 +325,8 @@ class Link:
         elif len(ulpdu) >= 2 and not ddp.is_tagged(ulpdu[0]) and opcode_of(ulpdu[1]) == Opcode.TERMINATE:
             try:
                 self.terminate_header = ddp.parse_untagged(ulpdu)
-                self.terminate = Terminate.parse(ulpdu[ddp.UNTAGGED_HEADER :])
+                message = Terminate.parse(ulpdu[ddp.UNTAGGED_HEADER :])
+                self.terminate = settled(message, started=self.sent_fpdus > 0)
             except WireError as error:
                 self._give_up(f"a Terminate that cannot be read: {error}")
         self._note(frames.segment(ulpdu, sent=False, seconds=self.seconds))

@@ -137,6 +137,8 @@ class Peer:
         """Inside `start`."""
         self.offended = False
         """Something has been sent, or ended, since the last time that the other side was waited for."""
+        self.received_before = 0
+        """Frames that had come and been looked at when the other side was waited for last."""
         self._msn: dict[int, int] = {}
         self._mo: dict[int, int] = {}
         self._framer: Framer | None = None
@@ -158,7 +160,7 @@ class Peer:
         if self.role is Role.INITIATOR:
             self._initiate(fields)
         else:
-            self._await(lambda: self.link.theirs is not None, None, "an MPA Request")
+            self._await(lambda: self.link.theirs is not None, None, "MPA Request")
             self._drop("mpa_request")
             self._learn()
             self.mpa_reply(**fields)
@@ -167,7 +169,7 @@ class Peer:
 
     def _initiate(self, fields: Startup) -> None:
         self.mpa_request(**fields)
-        self._await(lambda: self.link.theirs is not None, None, "an MPA Reply")
+        self._await(lambda: self.link.theirs is not None, None, "MPA Reply")
         self._drop("mpa_reply")
         self._learn()
         theirs = self.link.theirs
@@ -195,7 +197,7 @@ class Peer:
     @step
     def ready(self) -> None:
         """Wait, as responder, for the initiator's first FPDU; an indication is answered if need be, and forgotten."""
-        self._await(lambda: bool(self.link.inbox), None, "the first FPDU")
+        self._await(lambda: bool(self.link.inbox), None, "first FPDU")
         first = self.link.inbox[0]
         said = self.link.theirs.enhanced if self.link.theirs is not None else None
         if first.frame == "read_request" and first.details.get("size") == 0:
@@ -238,8 +240,11 @@ class Peer:
         key = fields.get("key", kind.value).ljust(16, b"\0")[:16]
         octets = _HEAD.pack(key, flags, revision, fields.get("pd_length", min(len(body), 0xFFFF))) + body
         try:
-            seen = frames.startup(StartupFrame.parse(octets), sent=True, seconds=self.link.seconds)
+            frame = StartupFrame.parse(octets)
+            valid = frame.kind is kind
+            seen = frames.startup(frame, sent=True, seconds=self.link.seconds)
         except WireError as error:
+            valid = False
             name = "mpa_reply" if reply else "mpa_request"
             title = name.replace("_", " ").replace("mpa", "MPA")
             seen = frames.bare(name, title, f"MALFORMED: {error}", sent=True, seconds=self.link.seconds)
@@ -247,7 +252,7 @@ class Peer:
             octets = octets[: fields["cut"]]
         self.link.tell(seen)
         self._emit(octets, fields.get("split"))
-        self.link.we_said(markers=markers, crc=crc)
+        self.link.we_said(markers=markers, crc=crc, valid=valid)
 
     # ---- messages
 
@@ -354,6 +359,7 @@ class Peer:
     def fpdu(self, ulpdu: Octets, **fields: Unpack[Segment]) -> None:
         """Send any octets as a ULPDU, in an FPDU that is right but for the fields given."""
         self._fpdu(ulpdu, fields)
+        self._aligned = False  # a receiver may take what follows for the rest of it
 
     @step
     def raw(self, octets: Octets, *, split: Pieces | None = None) -> None:
@@ -444,24 +450,26 @@ class Peer:
         if self.variables.get("ird", 1) == 0:
             self.write()
             return
+        # how long the answer is, is for others to judge: siw can be wrong there
         sink = _SINK + (self._msn.get(QueueNumber.READ_REQUEST, 1) << 8 & 0xFFFF00)
         self.read_request(size=0, sink_stag=sink)
-        self.expect("read_response", where={"stag": sink, "length": 0})
+        self.expect("read_response", where={"stag": sink})
 
     def wait_for_end(self) -> None:
         """Until the other side has ended the stream. Raises: OutOfTime."""
-        self._await(lambda: self.link.over, None, "a reaction")
+        self._await(lambda: self.link.ended, None, "reaction")
 
     def _await(self, condition: Callable[[], bool], seconds: float | None, doing: str) -> None:
         """Take in what comes until the condition holds. An initiator that hears nothing sends a harmless zero-length
         Write now and then: siw can leave the first FPDU unread until more comes.
         """
         self.offended = False
+        self.received_before = self.link.received - len(self.link.inbox)
         begin = time.monotonic()
         end = min(self.link.deadline, begin + seconds) if seconds is not None else self.link.deadline
         nudged = 0
         while not condition():
-            if self.link.over:
+            if self.link.ended:
                 raise Ended
             now = time.monotonic()
             if now >= end:
@@ -561,6 +569,7 @@ class Peer:
             del octets[fields["cut"] :]
             self._aligned = False
         self.sent.append(ulpdu[:_ULPDU_HEAD])
+        self.link.sent_fpdus += 1
         self.link.tell(frames.segment(ulpdu, sent=True, seconds=self.link.seconds, note=", ".join(notes)))
         self._emit(bytes(octets), fields.get("split"))
 
@@ -574,7 +583,7 @@ class Peer:
 
     def _alive(self) -> None:
         self.link.read(0)
-        if self.link.over:
+        if self.link.ended:
             raise Ended
 
 

@@ -16,7 +16,7 @@ from softndk.wire.terminate import describe
 
 __all__ = ["Outcome", "connect", "play"]
 
-SHOWN_TITLES: Final = 3
+SHOWN_FRAMES: Final = 3
 CLOSE_S: Final = 2.0
 """After a Terminate: how long the other side may take to close."""
 
@@ -93,6 +93,8 @@ def play(
         if link.terminate is not None:
             form = form_differences(link.terminate, link.terminate_header, peer.sent)
             notes = _after_terminate(link)
+        if link.no_crc and link.our_startup_valid:
+            form.append("its FPDUs have no CRC, although one side has asked for it (RFC 5044 7.1.1)")
         verdict, text = judge(reaction, scenario.required, scenario.allowed, scenario.rule, form)
         return Outcome(
             scenario,
@@ -115,28 +117,30 @@ def _reaction(scenario: Scenario, peer: Peer, link: Link) -> Reaction:
     except Ended:
         return _end(scenario, peer, link)
     except OutOfTime as missing:
-        return _missing(scenario, link, str(missing))
+        return _missing(scenario, peer, link, str(missing))
     except ScenarioError:
         raise
     except Exception as error:
         raise ScenarioError(python_problem(scenario.source, error)) from error
-    if scenario.accepts and not link.over:
+    if scenario.accepts and not link.ended:
         return Reaction(Kind.ACCEPTS)
     before = link.received
     try:
         peer.wait_for_end()
     except OutOfTime as missing:
-        return Reaction(Kind.SILENCE, detail=f"no {str(missing).removeprefix('a ')}{_came_instead(link, before)}")
+        return Reaction(Kind.SILENCE, detail=f"no {missing}{_came_instead(link, before)}")
     return _how(link)
 
 
 def _came_instead(link: Link, before: int) -> str:
+    """What has come behind that many frames, for a person."""
     count = link.received - before
-    if not count:
+    frames = [seen for seen in link.story if not seen.sent and seen.frame not in ("fin", "reset", "garbage")]
+    came = [f"{seen.title} ({seen.summary})" for seen in frames[len(frames) - min(count, len(frames)) :]]
+    if not came:
         return ""
-    titles = [seen.title for seen in link.story if not seen.sent][-count:]
-    more = f" and {count - SHOWN_TITLES} more" if count > SHOWN_TITLES else ""
-    return f"; it sent {', '.join(titles[:SHOWN_TITLES])}{more}"
+    more = f" and {len(came) - SHOWN_FRAMES} more" if len(came) > SHOWN_FRAMES else ""
+    return f"; it sent {', '.join(came[:SHOWN_FRAMES])}{more}"
 
 
 def _end(scenario: Scenario, peer: Peer, link: Link) -> Reaction:
@@ -162,9 +166,9 @@ def _how(link: Link) -> Reaction:
     return Reaction(Kind.CLOSE if link.got_fin else Kind.RESET)
 
 
-def _missing(scenario: Scenario, link: Link, text: str) -> Reaction:
+def _missing(scenario: Scenario, peer: Peer, link: Link, text: str) -> Reaction:
     if scenario.accepts:
-        return Reaction(Kind.SILENCE, detail=f"no {text}")
+        return Reaction(Kind.SILENCE, detail=f"no {text}{_came_instead(link, peer.received_before)}")
     return Reaction(Kind.UNREACHED, detail=f"no {text}, so the step that matters was not reached")
 
 

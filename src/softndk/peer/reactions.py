@@ -5,15 +5,36 @@ Knows the words ("terminate 1/2/3", "close", ...) and their comparison. Must not
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final, Self
 
 from softndk.wire import ddp
 from softndk.wire.ddp import TAGGED_HEADER, UNTAGGED_HEADER
-from softndk.wire.terminate import DdpType, Layer, Terminate, describe
+from softndk.wire.terminate import DdpType, Layer, MpaCode, Terminate, describe, is_defined
 
-__all__ = ["ACCEPTS", "Kind", "Reaction", "Verdict", "form_differences", "judge"]
+__all__ = ["ACCEPTS", "Kind", "Reaction", "Verdict", "form_differences", "judge", "settled"]
+
+
+_STARTUP_ONLY: Final = {
+    (Layer.MPA, 0, code)
+    for code in (
+        MpaCode.MALFORMED_STARTUP,
+        MpaCode.LOCAL_CATASTROPHIC,
+        MpaCode.INSUFFICIENT_IRD,
+        MpaCode.NO_MATCHING_RTR,
+    )
+}
+
+
+_TAGGED_FIELDS: Final = {"control octets": slice(0, 2), "STag": slice(2, 6), "TO": slice(6, 14)}
+_UNTAGGED_FIELDS: Final = {
+    "control octets": slice(0, 2),
+    "Invalidate STag": slice(2, 6),
+    "QN": slice(6, 10),
+    "MSN": slice(10, 14),
+    "MO": slice(14, 18),
+}
 
 
 class Kind(Enum):
@@ -132,6 +153,20 @@ def _named(reaction: Reaction) -> str:
     return str(reaction)
 
 
+def settled(message: Terminate, *, started: bool) -> Terminate:
+    """A Terminate without headers in siw's order can be read both ways: 2/0/6 and 0/2/6 are codes. What it is about tells.
+
+    started: FPDUs have passed that it can be about, so that codes of the start-up cannot be meant; otherwise no others can.
+    """
+    triple = (message.layer, message.etype, message.code)
+    swapped = (message.etype, message.layer, message.code)
+    bare = message.segment_length is None and not message.ddp_header
+    wrong = (triple if started else swapped) in _STARTUP_ONLY
+    if bare and not message.scrambled and wrong and is_defined(*swapped):
+        return replace(message, layer=message.etype, etype=message.layer, scrambled=True)
+    return message
+
+
 def form_differences(message: Terminate, header: ddp.UntaggedHeader | None, sent: Sequence[bytes]) -> list[str]:
     """What of a received Terminate is not as RFC 5040 4.8 and RFC 5041 draw it.
 
@@ -148,8 +183,20 @@ def form_differences(message: Terminate, header: ddp.UntaggedHeader | None, sent
     if message.layer == Layer.MPA and message.ddp_header:
         found.append("a DDP header is returned for an error of MPA (RFC 5040 4.8)")
     if message.ddp_header and sent and not any(_is_header_of(message.ddp_header, ulpdu) for ulpdu in sent):
-        found.append("the returned DDP header is none that was sent to it")
+        found.append(f"the returned DDP header has {_closest(message.ddp_header, sent)} (RFC 5040 4.8)")
     return found
+
+
+def _closest(header: bytes, sent: Sequence[bytes]) -> str:
+    """Which fields of a returned header differ from those of the sent one that is most like it."""
+    tagged = ddp.is_tagged(header[0])
+    fields = _TAGGED_FIELDS if tagged else _UNTAGGED_FIELDS
+    best = list(fields)
+    for ulpdu in sent:
+        if len(ulpdu) >= len(header) and ddp.is_tagged(ulpdu[0]) is tagged:
+            differing = [name for name, place in fields.items() if header[place] != ulpdu[place]]
+            best = min(best, differing, key=len)
+    return f"another {' and '.join(best)} than was sent"
 
 
 def _is_header_of(header: bytes, ulpdu: bytes) -> bool:

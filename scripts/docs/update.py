@@ -13,6 +13,7 @@ from scripts.docs import (
     limits_reference,
     object_reference,
     peer_reference,
+    peer_siw,
     rules_reference,
     state_diagram,
     store_picture,
@@ -30,6 +31,7 @@ PAGES: tuple[Generated, ...] = (
     cli_reference.PAGE,
     limits_reference.PAGE,
     peer_reference.PAGE,
+    peer_siw.PAGE,
     rules_reference.PAGE,
     supported_reference.PAGE,
 )

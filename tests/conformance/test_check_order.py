@@ -55,7 +55,7 @@ def give(lab: Lab, ulpdu: bytes, *, damage: bool = False) -> None:
     lab.peer.send_octets(bytes(octets))
 
 
-SENDS: Final = {
+SENDS: Final[Mapping[str, tuple[Code, Fields]]] = {
     "crc": ((2, 0, 2), {"damage": True}),
     "DDP version": ((1, 2, 6), {"version": 2}),
     "RDMAP version": ((0, 2, 5), {"control": 0x03}),
@@ -88,14 +88,16 @@ TOKENS: Final[Mapping[str, Callable[[Lab], int]]] = {
     "powerless": lambda lab: lab.spare(Right.LOCAL_WRITE),
     "good": lambda lab: lab.spare(),
 }
-MEMORY: Final = {  # what is denied of a token, in order; the two codes are a Write's and a Read's
+MEMORY: Final[
+    Mapping[str, tuple[Code, Code, Fields]]
+] = {  # what is denied of a token, in order; the two codes are a Write's and a Read's
     "token": ((1, 1, 0), (0, 1, 0), {"token": "unknown"}),
     "protection domain": ((1, 1, 2), (0, 1, 3), {"token": "foreign"}),
     "right": ((0, 1, 2), (0, 1, 2), {"token": "powerless"}),
     "wrap": ((1, 1, 3), (0, 1, 4), {"to": TOP - 4}),
     "range": ((1, 1, 1), (0, 1, 1), {"to": 0x70000 + 250}),
 }
-WRITES: Final = {
+WRITES: Final[Mapping[str, tuple[Code, Fields]]] = {
     "crc": ((2, 0, 2), {"damage": True}),
     "DDP version": ((1, 1, 4), {"version": 3}),
     "RDMAP version": ((0, 2, 5), {"control": 0x80}),
@@ -115,7 +117,7 @@ def test_writes(code: Code, faults: list[Fields]) -> None:
     assert code_of(lab) == code
 
 
-READS: Final = {
+READS: Final[Mapping[str, tuple[Code, Fields]]] = {
     "crc": ((2, 0, 2), {"damage": True}),
     "DDP version": ((1, 2, 6), {"version": 0}),
     "RDMAP version": ((0, 2, 5), {"control": 0xC1}),
@@ -147,7 +149,7 @@ def test_read_requests(code: Code, faults: list[Fields]) -> None:
     assert code_of(lab) == code
 
 
-RESPONSES: Final = {
+RESPONSES: Final[Mapping[str, tuple[Code, Fields]]] = {
     "nothing outstanding": ((0, 2, 6), {"reads": False}),
     "sink": ((1, 1, 0), {"stag": 0x112201}),
     "offset": ((1, 1, 1), {"to": 3}),

@@ -64,7 +64,7 @@ QUEUE_DEPTH, MAX_SGE, INLINE_SIZE, SRQ_DEPTH, SRQ_THRESHOLD = 6, 3, 64, 8, 2
 @dataclass(frozen=True)
 class Shape:
     """How a connection is made. `mss`: TCP's, or what the segments are made as if it were. `srq`: whose QP takes its
-    receives from an SRQ.
+    receives from an SRQ. `new_windows`: else those that are bound stay with the QP of the connection before.
     """
 
     one_cq: bool
@@ -72,6 +72,7 @@ class Shape:
     read_limits: tuple[int, int]
     srq: frozenset[str]
     mss: int
+    new_windows: bool
 
 
 @dataclass
@@ -167,7 +168,7 @@ class End:
     # ---- one connection
 
     def prepare(self, number: int, shape: Shape) -> ModelEnd:
-        """New CQs, QP and windows."""
+        """New CQs and QP."""
         fired: dict[Cq, list[Status]] = {}
         cqs = [self.adapter.create_cq(shape.cq_depth, lambda cq, status: fired[cq].append(status)) for _ in range(2)]
         models = [ModelCq(shape.cq_depth, number) for _ in cqs]
@@ -197,7 +198,7 @@ class End:
                 inline_data_size=INLINE_SIZE,
                 context=number,
             )
-        for name, mw in self.model.mws.items():
+        for name, mw in self.model.mws.items() if shape.new_windows else ():
             self.mws[name].close()
             mw.mr, mw.life = None, mw.life + 1
             self._new_window(name)

@@ -113,6 +113,7 @@ shapes = st.builds(
     read_limits=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     srq=st.sampled_from([frozenset(), frozenset({"a"}), frozenset({"b"}), frozenset({"a", "b"})]),
     mss=st.sampled_from([9000, 9000, 536]),
+    new_windows=st.booleans(),
 )
 
 

@@ -58,7 +58,7 @@ class Wish:
 
 LOCAL_NAMES = ["rw"] * 6 + ["lo", "ro", "fr0", "fr0", "fr1", "priv", "alien", "bogus", "remote"]
 REMOTE_NAMES = ["rw"] * 5 + ["ro", "lo", "fr0", "fr0", "fr1", "w0", "w0", "w1", "alien", "bogus", "local"]
-TAKEN_NAMES = [""] * 3 + ["fr0", "fr0", "fr1", "w0", "w0", "w1", "rw", "bogus", "local"]
+TAKEN_NAMES = [""] * 3 + ["fr0", "fr0", "fr1", "w0", "w0", "w1", "rw", "alien", "bogus", "local"]
 ANY_FLAG = [OpFlag.SILENT_SUCCESS, OpFlag.READ_FENCE]
 KINDS: list[Kind] = ["send", "send", "send", "write", "read", "read", "bind", "fast_register", "invalidate"]
 EXTRA = {
@@ -146,10 +146,13 @@ def local_sges(here: ModelEnd, wish_spots: tuple[Spot, ...], *, careful: bool, w
 
 
 def _remote_name(there: ModelEnd, name: str, *, careful: bool, right: str | None) -> str:
-    """A name at the peer; with care one that may be used for `right`, or taken away where that is None."""
+    """A name at the peer; with care mostly one that may be used for `right`, or taken away where that is None."""
     memory = there.memory
     if not careful:
         return name
+    if name == "alien":  # a near miss: another PD, or the QP of an earlier connection
+        stale = [mw.name for mw in memory.mws.values() if mw.valid and mw.qp != there.qp]
+        return stale[0] if stale else name
     if name in memory.mws:
         mw = memory.mws[name]
         good = mw.valid and mw.qp == there.qp and (right is None or right in mw.rights)

@@ -65,6 +65,7 @@ QUEUE_DEPTH, MAX_SGE, INLINE_SIZE, SRQ_DEPTH, SRQ_THRESHOLD = 6, 3, 64, 8, 2
 class Shape:
     """How a connection is made. `mss`: TCP's, or what the segments are made as if it were. `srq`: whose QP takes its
     receives from an SRQ. `new_windows`: else those that are bound stay with the QP of the connection before.
+    `calm`: what is done should work, so that the connection lives longer.
     """
 
     one_cq: bool
@@ -73,6 +74,7 @@ class Shape:
     srq: frozenset[str]
     mss: int
     new_windows: bool
+    calm: bool
 
 
 @dataclass

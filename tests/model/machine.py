@@ -40,6 +40,7 @@ from tests.model.wishes import (
     PAGES_TO_DEFER,
     Spot,
     Wish,
+    calmed,
     local_sges,
     make,
     shapes,
@@ -217,6 +218,8 @@ class ModelMachine(RuleBasedStateMachine):
             self.rest()  # it may have been waited for
 
     def post_wish(self, side: str, wish: Wish, *, defer: bool) -> None:
+        if self.shape.calm:
+            wish = calmed(wish)
         post = make(self.model(side), self.model(self.peer(side)), wish, self.number(), defer=defer)
         waits = self.model(self.peer(side)).srq is not None and wish.pages in PAGES_TO_DEFER
         if wish.careful and post.kind == "send" and not waits:

@@ -21,7 +21,7 @@ PLACES = [0, 0, 8, 100, 500, 900, 1020]
 LENGTHS = [0, 1, 7, 32, 64, 64, 200, 600]
 T = TypeVar("T")
 Kind = Literal["send", "write", "read", "bind", "fast_register", "invalidate"]
-EDGES = {
+EDGES: dict[tuple[int, ...], tuple[str, int]] = {
     (1, 1, 1): ("end", 0),
     (0, 1, 1): ("end", 1),
     (0, 0, 1): ("front", 1),
@@ -114,6 +114,7 @@ shapes = st.builds(
     srq=st.sampled_from([frozenset(), frozenset({"a"}), frozenset({"b"}), frozenset({"a", "b"})]),
     mss=st.sampled_from([9000, 9000, 536]),
     new_windows=st.booleans(),
+    calm=st.booleans(),
 )
 
 
@@ -134,13 +135,13 @@ def local_sges(here: ModelEnd, wish_spots: tuple[Spot, ...], *, careful: bool, w
         if name == "priv":
             base, token = LAMS["lam0"][0] + 64, "L:priv"
         elif name in FAST_BASE:
-            base, token = FAST_BASE[name] + 100, f"L:{name}:0"
+            base, token = memory.mrs[name].base if careful else FAST_BASE[name] + 100, f"L:{name}:0"
         elif name in RIGHTS:
             base, token = RIGHTS[name][0], f"L:{name}:{memory.mrs[name].life}"
         else:
             base, token = RIGHTS["rw"][0], "X" if name == "bogus" else f"R:rw:{memory.mrs['rw'].life}"
-        if careful and name in RIGHTS:
-            length = min(length, SIZE - place)
+        if careful and name in memory.mrs:
+            length = min(length, memory.mrs[name].length - place)
         found.append(Sge(token, base + place, length))
     return tuple(found)
 
@@ -172,6 +173,13 @@ def _remote_place(there: ModelEnd, spot: Spot, name: str, *, careful: bool, size
     """Token and address at the peer."""
     memory = there.memory
     place = spot.offset if not careful else min(spot.offset, max(0, SIZE - size))
+    if careful and name in (*memory.mws, *FAST_BASE):
+        token = f"R:{name}:{memory.mws[name].life if name in memory.mws else 0}"
+        extent = memory.extent(token)
+        if extent is not None and size <= extent[1]:
+            return token, extent[0] + min(spot.offset, extent[1] - size)
+        if extent is not None:
+            name, place = "rw", 0
     if name in memory.mws:
         mw = memory.mws[name]
         base = mw.base if mw.valid else RIGHTS["rw"][0]
@@ -213,6 +221,14 @@ def _better(here: ModelEnd, wish: Wish) -> Wish:
     if wish.kind == "invalidate" and len(free) + len(fresh) == 4:
         return replace(wish, kind="bind")
     return wish
+
+
+def calmed(wish: Wish) -> Wish:
+    """The same without what is wrong on purpose."""
+    wrong = wish.pages in (WRONG_HERE, WRONG_THERE) or EDGES.get(wish.pages, ("", 0))[1] == 1
+    remote = replace(wish.remote, name="rw") if wish.remote.name == "alien" else wish.remote
+    takes = "" if wish.takes == "alien" else wish.takes
+    return replace(wish, careful=True, pages=(1, 0) if wrong else wish.pages, remote=remote, takes=takes)
 
 
 def make(here: ModelEnd, there: ModelEnd, wish: Wish, context: int, *, defer: bool) -> Posted:

@@ -526,12 +526,13 @@ def _difference(got: bytearray, due: bytearray) -> str:
 def seeds() -> Sequence[bytes]:
     """A right conversation of each kind, and one of each wrong thing in each kind of message."""
     fourteen = 14 << 8
+    readable, top, fast, window = 1, 4, 9, 11  # places among the adapter's named tokens
     messages = {
         "write": Record(peers.WRITE, 0, 8, 0, fourteen),
-        "write through a window": Record(peers.WRITE, 11, 8, 0, fourteen),
+        "write through a window": Record(peers.WRITE, window, 8, 0, fourteen),
         "send": Record(peers.SEND, 0, 0, 0, fourteen),
         "long send": Record(peers.SEND, 0x40, 0, 0, 100 << 8),
-        "send and invalidate": Record(peers.SEND, 4, 1, 0, fourteen),
+        "send and invalidate": Record(peers.SEND, fast, 1, 0, fourteen),
         "read": Record(peers.READ, 0, 8, 0, fourteen),
         "response": Record(peers.RESPONSE, 1),
         "terminate": Record(peers.TERMINATE, 2),
@@ -566,12 +567,16 @@ def seeds() -> Sequence[bytes]:
     for way in range(256, 512, 32):
         found.append(join([way & 0xFF], [messages["read"], Record(DELIVER), Record(CLOSE, way >> 5 & 1)]))
     unread = Record(DELIVER, 1)
-    for gone, message in ((0, Record(peers.READ, 1, 0, 0, fourteen)), (4, Record(peers.ATOMIC, 6, 0, 0, 5))):
+    for gone, message in ((0, Record(peers.READ, readable, 0, 0, fourteen)), (4, Record(peers.ATOMIC, top, 0, 0, 5))):
         found.append(join([0], [message, unread, Record(DEREGISTER, gone), Record(DELIVER)]))
     for post in (POST_READ, POST_ATOMIC, POST_SEND):
         found.append(join([0], [Record(post, 0, 0, 8, 40), Record(DEREGISTER, 2), Record(peers.RESPONSE, 1)]))
     found.append(join([0, 0, 0, 0, 2], [Record(DEREGISTER, 3), messages["send"]]))
     found.append(join([0, 2], [messages["read"]] * 3))
-    found.append(join([0, 2], [Record(peers.READ, 4, 0, 0, fourteen), messages["send and invalidate"]]))
+    for token in (fast, window):  # taken away: before a read of it is answered, and for whoever uses it later
+        take = Record(peers.SEND, token, 1, 0, fourteen)
+        for use in (peers.WRITE, peers.READ, peers.ATOMIC, peers.SEND):
+            found.append(join([0, 0, 0, 0, 4], [take, Record(use, token, 1, 0, fourteen)]))
+        found.append(join([0, 0, 0, 0, 4], [Record(peers.READ, token, 0, 0, fourteen), unread, take]))
     found.append(join([0], [Record(peers.OCTETS, 7, 0, 0x00FF4143), Record(DELIVER), Record(TIME, 2)]))
     return found

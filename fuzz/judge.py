@@ -164,6 +164,7 @@ class Judge:
     _send_msn: int = 1
     _read_msn: int = 1
     _atomic_msn: int = 1
+    _terminates: int = 0
     _message: Receive | None = None
     _opcode: int = 3
     _offset: int = 0
@@ -207,6 +208,11 @@ class Judge:
         if self.ending is None and (self.divider.held or self.inside_message):
             self.ending = Ending("FIN inside a message")
         return self.ending is None
+
+    @property
+    def has_begun(self) -> bool:
+        """The peer has sent an FPDU that shows that it is ready: any that can be read but a Terminate (RFC 6581 5)."""
+        return self.waiting is not None or self.frames > self._terminates
 
     @property
     def inside_message(self) -> bool:
@@ -283,6 +289,7 @@ class Judge:
         elif queue != _QUEUE[opcode]:
             self._end("queue of another opcode", ulpdu, (0, 2, 6))
         elif opcode == 7:
+            self._terminates = 1
             self.ending = Ending("the peer's Terminate")
         elif opcode in (1, 10):
             self._request(opcode, ulpdu)

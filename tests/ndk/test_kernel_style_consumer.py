@@ -311,7 +311,7 @@ class Exchange:
 
 
 @pytest.mark.rules(
-    *("R-OPEN-5", "R-SINK-5", "R-TOK-4", "R-LAM-3", "R-LAM-4", "R-FREG-4", "R-WR-14", "R-INV-6"),
+    *("R-OPEN-5", "R-TOK-4", "R-LAM-3", "R-LAM-4", "R-FREG-4", "R-WR-14"),
     *("R-ADDR-3", "R-LIM-5", "R-ARM-6", "R-CLOSE-8", "A-8"),
 )
 @pytest.mark.parametrize("remotely", [True, False], ids=["the peer invalidates", "the owner invalidates"])

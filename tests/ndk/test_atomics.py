@@ -299,6 +299,11 @@ def test_a_fast_register_region(ends: Pair) -> None:
     a.qp.fetch_add(a.mr[0:8], fast.mr.address, fast.mr.remote_token, 3)
     succeed(a.cq)
     assert int.from_bytes(fast.buffer[:8], sys.byteorder) == 3
+    b.qp.receive(Sge(fast.mr.address + 8, 8, fast.mr.local_token))  # the right gives local write
+    a.qp.send(b"8 octets")
+    succeed(b.cq)
+    succeed(a.cq)
+    assert fast.buffer[8:16] == b"8 octets"
     b.qp.invalidate(fast.mr)
     succeed(b.cq)
     a.qp.fetch_add(a.mr[0:8], fast.mr.address, fast.mr.remote_token, 3)

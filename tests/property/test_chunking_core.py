@@ -17,11 +17,12 @@ from softndk.config import IwarpConfig
 from softndk.flags import OpFlag
 from softndk.iwarp.framing import Framer
 from softndk.memory.regions import Window
+from softndk.memory.tokens import Right
 from softndk.results import Result
 from softndk.wire.mpa import Enhanced, FrameKind, StartupFrame
 from softndk.wire.rdmap import Opcode
 from tests.pair.core_pair import ALL_RIGHTS, CorePair, Side, split
-from tests.pair.raw_peer import read_request, tagged, untagged
+from tests.pair.raw_peer import atomic_request, read_request, tagged, untagged
 
 NOW: Final = 1000.0
 READS: Final = 3
@@ -47,7 +48,7 @@ class Scenario:
 
 @st.composite
 def scenarios(draw: st.DrawFn) -> Scenario:
-    kinds = st.sampled_from([*SENDS, "send", "write", "write", "read", "response"])
+    kinds = st.sampled_from([*SENDS, "send", "write", "write", "read", "response", "immediate", "add"])
     return Scenario(
         actions=tuple(draw(st.lists(st.tuples(kinds, st.integers(0, ROOM), st.integers(1, 4)), max_size=10))),
         ending=draw(st.sampled_from(["none", "fin", "cut", "crc", "stag", "terminate", "short", "bounds"])),
@@ -70,6 +71,7 @@ class Subject:
         self.side.memory[:] = bytes(index % 253 for index in range(SIZE))
         self.window = Window(self.side.datapath.tokens, self.side.pd, "mw")
         self.window.bind(self.side.region, self.side.base, SIZE, ALL_RIGHTS, self.side.pair)
+        self.number, self.number_stag = a_number(self.side)
         self.sent = bytearray()
         self.posted = 0
         self.side.core.connected(NOW, 1460)
@@ -119,16 +121,17 @@ class Subject:
     def outcome(self) -> dict[str, Any]:
         """Everything that anybody can see of it.
 
-        But not how many reads were answered before the stream broke: a response that waits when a fault is met is
-        abandoned, and whether one waits is a matter of time.
+        But not how many reads and atomics were answered before the stream broke: a response that waits when a fault is met
+        is abandoned, and whether one waits is a matter of time.
         """
         side = self.side
         sent = split(bytes(self.sent[24:]), crc=self.scenario.crc, markers=False)
         if side.core.is_over:
-            sent = [ulpdu for ulpdu in sent if ulpdu[1] & 0x0F != Opcode.READ_RESPONSE]
+            sent = [ulpdu for ulpdu in sent if ulpdu[1] & 0x0F not in (Opcode.READ_RESPONSE, Opcode.ATOMIC_RESPONSE)]
         return {
             "events": list(map(repr, side.events)),
             "memory": bytes(side.memory),
+            "number": None if side.core.is_over else bytes(self.number),
             "initiator": side.initiator_results(),
             "receives": list(map(explained, side.receive_results())),
             "sent": sent,
@@ -138,6 +141,14 @@ class Subject:
             "held": side.core.holding_back,
             "frames": side.core.traffic[0],
         }
+
+
+def a_number(side: Side) -> tuple[bytearray, int]:
+    """Eight octets at 0x70000 that the peer may change by atomics, and their token."""
+    number = bytearray(8)
+    region = side.register(number, 0x70000, Right.REMOTE_ATOMIC | Right.LOCAL_WRITE, name="number")
+    assert region.remote is not None
+    return number, region.remote.stag
 
 
 def explained(result: Result) -> tuple[Result, str]:
@@ -170,15 +181,21 @@ def ulpdus(scenario: Scenario, subject: Subject, sinks: Sequence[int]) -> list[b
     """Everything behind the indication."""
     side = subject.side
     found: list[bytes] = []
-    msn = reads = 0
+    msn = asked = 0
     open_sinks = list(sinks)
     for kind, size, count in scenario.actions:
         data = bytes((size + index) % 256 for index in range(size))
         if kind == "write":
             found += segments(partial(tagged_segment, Opcode.WRITE, side.stag, side.base + 2000), data, count)
         elif kind == "read":
-            reads += 1
-            found.append(read_request(reads, size, side.stag, side.base + 3500))
+            asked += 1
+            found.append(read_request(asked, size, side.stag, side.base + 3500))
+        elif kind == "add":
+            asked += 1
+            found.append(atomic_request(asked, subject.number_stag, 0x70000, size, identifier=asked))
+        elif kind == "immediate":
+            msn += 1
+            found.append(untagged(Opcode.IMMEDIATE_SE if count > 2 else Opcode.IMMEDIATE, msn, size.to_bytes(8, "big")))
         elif kind in SENDS:
             msn += 1
             stag = subject.window.token.stag if kind == "invalidate" else 0
@@ -236,7 +253,11 @@ def test_one_core_octet_by_octet(scenario: Scenario) -> None:
 
 # ---- two cores
 
-POST = st.tuples(st.sampled_from("ab"), st.sampled_from(["send", "write", "read"]), st.integers(0, 700))
+POST = st.tuples(
+    st.sampled_from("ab"),
+    st.sampled_from(["send", "write", "read", "immediate", "add", "swap"]),
+    st.integers(0, 700),
+)
 
 
 def exchange(
@@ -257,12 +278,21 @@ def exchange(
         side.memory[:8192] = bytes(index * (3 if side is pair.a else 5) % 256 for index in range(8192))
         for number in range(16):
             side.receive(16384 + 1024 * number, 1000, number)
+    numbers = {side.name: a_number(side) for side in (pair.a, pair.b)}
     for number, (who, kind, size) in enumerate(posts):
         side, other = (pair.a, pair.b) if who == "a" else (pair.b, pair.a)
         if kind == "send":
             side.send([side.sge(number, size)], number)
         elif kind == "write":
             side.write([side.sge(number, size)], other.base + 40_000 + 1000 * number, other.stag, number)
+        elif kind == "immediate":
+            side.immediate(size.to_bytes(8, "big"), number)
+        elif kind == "add":
+            side.fetch_add([side.sge(30_000 + 8 * number, 8)], 0x70000, numbers[other.name][1], size, number)
+        elif kind == "swap":
+            sink = [side.sge(30_000 + 8 * number, 8)]
+            stag = numbers[other.name][1]
+            side.compare_swap(sink, 0x70000, stag, 0, size, number, compare_mask=size)
         else:
             fence = int(OpFlag.READ_FENCE) if number % 2 else 0
             side.read([side.sge(8192 + 10 * number, size)], other.base + number, other.stag, number, flags=fence)
@@ -273,6 +303,7 @@ def exchange(
     return {
         side.name: (
             bytes(side.memory),
+            bytes(numbers[side.name][0]),
             side.initiator_results(),
             side.receive_results(),
             list(map(repr, side.take_events())),

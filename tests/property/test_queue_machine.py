@@ -16,12 +16,22 @@ from softndk.errors import Aborted, QueueFull
 from softndk.flags import OperationType, OpFlag
 from softndk.queues.completion import CompletionRing
 from softndk.queues.pair import QueuePair
-from softndk.queues.work import InitiatorRequest, LocalRequest, ReadWork, ReceiveRequest, SendWork, WriteWork
+from softndk.queues.work import (
+    AtomicWork,
+    ImmediateWork,
+    InitiatorRequest,
+    LocalRequest,
+    ReadWork,
+    ReceiveRequest,
+    SendWork,
+    WriteWork,
+)
 from softndk.status import Status
 
 DEPTH = 6
-Kind = Literal["send", "write", "read", "bind", "invalidate"]
-KINDS: list[Kind] = ["send", "write", "read", "read", "read", "bind", "invalidate"]
+Kind = Literal["send", "write", "read", "atomic", "immediate", "bind", "invalidate"]
+KINDS: list[Kind] = ["send", "write", "read", "read", "atomic", "atomic", "immediate", "bind", "invalidate"]
+FETCHES = ("read", "atomic")
 
 
 @dataclass
@@ -67,7 +77,7 @@ class QueueMachine(RuleBasedStateMachine):
                 self.expected.append((done.number, done.status))
 
     def reads(self) -> int:
-        return sum(item.kind == "read" and item.started and item.status is None for item in self.queue)
+        return sum(item.kind in FETCHES and item.started and item.status is None for item in self.queue)
 
     def head(self) -> Modelled | None:
         """The request that may start, by the rules."""
@@ -76,7 +86,7 @@ class QueueMachine(RuleBasedStateMachine):
             return None
         if self.reads() and (item.fenced or item.kind == "invalidate"):
             return None
-        if item.kind == "read" and self.reads() >= self.limit:
+        if item.kind in FETCHES and self.reads() >= self.limit:
             return None
         return item
 
@@ -102,6 +112,10 @@ class QueueMachine(RuleBasedStateMachine):
             request = WriteWork(flags, number, (), b"", 0, 1)
         elif kind == "read":
             request = ReadWork(flags, number, (), 0, 1)
+        elif kind == "atomic":
+            request = AtomicWork(OperationType.FETCH_ADD, flags, number, (), 0, 1, data=1, mask=0)
+        elif kind == "immediate":
+            request = ImmediateWork(flags, number, bytes(8))
         else:
             operation = OperationType.BIND if kind == "bind" else OperationType.INVALIDATE
             request = LocalRequest(operation, flags, number, lambda: None, waits_for_reads=kind == "invalidate")

@@ -338,6 +338,20 @@ def write_without_right() -> str:
 
 
 @failure
+def atomic_without_right() -> str:
+    with pair() as (a, b):
+        a.qp.fetch_add(a.mr[0:8], b.mr.address, b.mr.remote_token, 1)
+        return ending(b)
+
+
+@failure
+def peer_without_rfc_7306() -> str:
+    with pair(peer_config=IwarpConfig(rfc7306=False)) as (a, b):
+        a.qp.fetch_add(a.mr[0:8], b.mr.address, b.mr.remote_token, 0)
+        return ending(a)
+
+
+@failure
 def write_outside() -> str:
     with pair(flags=MrFlag.ALLOW_REMOTE_WRITE) as (a, b):
         a.qp.write(bytes(20), b.mr.address + 8190, b.mr.remote_token)

@@ -11,6 +11,7 @@ held more than its documented limits, or kept something afterwards.
 import argparse
 import json
 import random
+import resource
 import statistics
 import subprocess
 import sys
@@ -188,6 +189,10 @@ def main() -> int:
     parser.add_argument("--waves", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if 0 <= descriptors < options.connections + 300:
+        options.connections = descriptors - 300
+        print(f"fewer connections: this machine allows {descriptors} descriptors a process", file=sys.stderr)
     with tempfile.TemporaryFile() as said:
         return run(options, said)
 

@@ -9,9 +9,9 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
@@ -118,23 +118,28 @@ class ModelMachine(RuleBasedStateMachine):
             self.compare_all()
         except AssertionError as difference:
             start = pickle.loads(before)[0].ends if before else ()
-            if not before or not self.found_in(ModelPair.outcomes(before)):
+            others = self.other_orders(before) if before else set()
+            if others is not None:
                 states = [*(str(end) for end in start), "likeliest:", *(str(end) for end in pair.ends)]
-                raise AssertionError(f"{difference}\nmodel before:\n" + "\n".join(states)) from None
+                shown = "\n".join([f"{difference}", "model before:", *states, "in another order:", *sorted(others)[:8]])
+                raise AssertionError(shown) from None
         self.holding = any(model.held for model in self.models())
 
-    def found_in(self, outcomes: Iterator[tuple[ModelPair, Any]]) -> bool:
-        for pair, kept in outcomes:
+    def other_orders(self, before: bytes) -> set[str] | None:
+        """None: an order that the rules leave open leads from `before` to where both ends are. Else how each differs."""
+        differences = set()
+        for pair, kept in ModelPair.outcomes(before):
             self.pair = pair
             for end, models in zip(self.ends.values(), kept, strict=True):
                 end.kept = models
             try:
                 self.compare_all()
-            except AssertionError:
-                continue
-            self.tally.other_orders += 1
-            return True
-        return False
+            except AssertionError as difference:
+                differences.add(str(difference))
+            else:
+                self.tally.other_orders += 1
+                return None
+        return differences
 
     def compare_all(self) -> None:
         new = [result for side in ("a", "b") for result in self.compare(side)]
@@ -474,14 +479,14 @@ class SocketMachine(ModelMachine):
 # ---- long runs
 
 
-def run_for(seconds: float, first_seed: int, only: str) -> int:
-    """Run round after round, each with a seed of its own, until the time is over. Returns the exit status."""
+def run_for(seconds: float, most: int, first_seed: int, only: str) -> int:
+    """Run round after round, each with a seed of its own, for a time or up to `most` examples. Returns the exit status."""
     started = time.monotonic()
     choice = random.Random(first_seed)
     examples: Counter[type[ModelMachine]] = Counter()
     machines = [machine for machine in (MemoryMachine, SocketMachine) if only in machine.__name__]
     last = started
-    while (now := time.monotonic()) - started < seconds:
+    while (now := time.monotonic()) - started < seconds and examples.total() < most:
         if now - last > 30:
             last = now
             print(f"{now - started:6.0f} s  {_progress(examples)}", flush=True)
@@ -527,6 +532,7 @@ def run_round(machine: type[ModelMachine], number: int, *, shrink: bool) -> None
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--examples", type=int, default=sys.maxsize, help="stop after so many")
     parser.add_argument("--seed", type=int, default=None, help="of the whole run")
     parser.add_argument("--round", type=int, default=None, help="replay one round of 100 examples")
     parser.add_argument("--shrink", action="store_true", help="with --round: look for a short way to the difference")
@@ -538,7 +544,7 @@ def main() -> int:
         return 0
     first_seed = random.SystemRandom().getrandbits(32) if options.seed is None else options.seed
     print(f"seed {first_seed} (repeat with --seed {first_seed})", flush=True)
-    return run_for(options.minutes * 60, first_seed, options.only)
+    return run_for(options.minutes * 60, options.examples, first_seed, options.only)
 
 
 if __name__ == "__main__":

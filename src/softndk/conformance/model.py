@@ -11,6 +11,7 @@ import pickle
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any, Literal
 
 from softndk.conformance.model_memory import LOCAL_WRITE, READ, WRITE, Chunk, Denied, ModelMemory, ModelMr
@@ -361,18 +362,18 @@ class ModelPair:
 
     @staticmethod
     def _moves(before: bytes) -> list[bytes]:
-        """The states that one arrival, or the reaction to an overrun, leads to."""
+        """The states that an arrival, the reaction to an overrun, or both lead to."""
         found: list[bytes] = []
         coming = [len(end.incoming) for end in pickle.loads(before)[0].ends]
         for side in (0, 1):
-            for count in range(coming[side] + 1):
-                for responses_first in (True, False):
-                    story = pickle.loads(before)
-                    pair, end = story[0], story[0].ends[side]
-                    if pair._deliver(end, count) if count else pair._act_on_overrun(end):
-                        end.responses_first = responses_first
-                        pair._run(end)
-                        found.append(pickle.dumps(story))
+            for count, reacts, responses_first in product(range(coming[side] + 1), (False, True), (False, True)):
+                story = pickle.loads(before)
+                pair, end = story[0], story[0].ends[side]
+                moved = pair._deliver(end, count)
+                if pair._act_on_overrun(end) if reacts else moved:
+                    end.responses_first = responses_first
+                    pair._run(end)
+                    found.append(pickle.dumps(story))
         return found
 
     def _act_on_overrun(self, end: ModelEnd) -> bool:

@@ -44,6 +44,8 @@ READ_SIZE: Final = 256 * 1024
 """Octets of one read: the most that one channel may do before the next has its turn."""
 LONGEST_SLEEP_S: Final = 3600.0
 """Bound for one system call's timeout; longer waits are made of several."""
+TIMERS_KEPT: Final = 1024
+"""So many timers may lie there before the cancelled ones among them are taken out."""
 EXIT_WAIT_S: Final = 2.0
 """How long the interpreter's exit waits for engines that still have to send."""
 
@@ -60,6 +62,7 @@ class Engine:
         self._thread: threading.Thread | None = None
         self._channels: dict[int, Channel] = {}
         self._timers: list[tuple[float, int, Timer]] = []
+        self._tidy_at = TIMERS_KEPT
         self._numbers = itertools.count()
         self._sleeping = False
         self._wakes_at = math.inf
@@ -474,6 +477,10 @@ class Engine:
             channel.fail(OSError(ETIMEDOUT, reason))
 
     def _push(self, when: float, timer: Timer) -> None:
+        if len(self._timers) >= self._tidy_at:
+            self._timers = [entry for entry in self._timers if entry[2].fn is not None]
+            heapq.heapify(self._timers)
+            self._tidy_at = max(TIMERS_KEPT, 2 * len(self._timers))
         heapq.heappush(self._timers, (when, next(self._numbers), timer))
         if when < self._wakes_at:
             self._kick()

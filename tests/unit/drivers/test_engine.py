@@ -22,7 +22,7 @@ import pytest
 
 import softndk.drivers.engine
 import softndk.drivers.seats
-from softndk.drivers.engine import LOAN_S, Engine
+from softndk.drivers.engine import LOAN_S, TIMERS_KEPT, Engine
 from softndk.drivers.runtime import Runtime
 from softndk.drivers.seats import Seat
 from softndk.drivers.waiters import ThreadWaiter
@@ -404,6 +404,19 @@ class TestTimers:
         with runtime.lock:
             runtime.engine.call_at(runtime.now() + 0.01, done.set)
         assert done.wait(PATIENCE_S)
+
+    def test_cancelled_ones_do_not_pile_up_until_their_time(self, runtime: Runtime) -> None:
+        """Peers that come and go leave time limits behind, which may be hours away."""
+        alive: list[int] = []
+        with runtime.lock:
+            later = runtime.now() + 3600
+            kept = [runtime.engine.call_at(later - number, lambda: None) for number in range(100)]
+            for _ in range(20 * TIMERS_KEPT):
+                runtime.engine.call_at(later, lambda: None).cancel()
+            assert len(runtime.engine._timers) <= 2 * TIMERS_KEPT
+            assert {id(timer) for timer in kept} <= {id(entry[2]) for entry in runtime.engine._timers}
+            runtime.engine.call_at(runtime.now(), lambda: alive.append(1))
+        until(lambda: alive == [1])
 
     def test_a_cancelled_one_does_not_come(self, runtime: Runtime) -> None:
         seen: list[int] = []

@@ -88,6 +88,32 @@ def test_a_terminate_behind_a_message_that_is_held_back_takes_its_turn() -> None
         assert triple(fault) == INVALID_STAG
 
 
+@pytest.mark.parametrize("between", [0, 3])
+def test_a_terminate_behind_a_held_message_is_told_when_a_reset_ends_it_all(between: int) -> None:
+    """Nobody posts a receive any more: of all that lies unread the reason is what still matters."""
+    with raw_client(IwarpConfig(receive_wait_s=300)) as (peer, end):
+        end.qp.read(end.mr[0:16], 0x9000, RemoteToken(0x5501))
+        peer.read_request()
+        for _ in range(1 + between):
+            peer.send_message(b"no receive is posted")
+        peer.send_terminate(REASON)
+        peer.reset()
+        fault = fault_of(end)
+        assert fault.received
+        assert triple(fault) == INVALID_STAG
+        assert one(end.cq).status is Status.ACCESS_VIOLATION
+
+
+def test_a_reset_behind_a_held_message_is_a_reset() -> None:
+    with raw_client(IwarpConfig(receive_wait_s=300)) as (peer, end):
+        peer.send_message(b"no receive is posted")
+        peer.send_message(b"\x41\x47 is no Terminate here")
+        peer.reset()
+        error = ended(end).error
+        assert error is not None
+        assert error.status is Status.CONNECTION_RESET
+
+
 def test_a_fin_inside_an_fpdu_behind_good_messages() -> None:
     with raw_client(receives=2) as (peer, end):
         peer.send_message(b"whole")

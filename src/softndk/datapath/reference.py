@@ -6,7 +6,7 @@ from typing_extensions import Buffer
 
 from softndk.iwarp.faults import Cause, ProtocolFault
 from softndk.iwarp.framing import Deframer, Framer, FramingFault, FramingReason
-from softndk.iwarp.inbound import Inbound
+from softndk.iwarp.inbound import Inbound, is_terminate
 from softndk.iwarp.outbound import Outbound
 from softndk.iwarp.stream import StreamParameters
 from softndk.memory.access import MemoryAccess
@@ -14,6 +14,7 @@ from softndk.memory.logical import LogicalSpace
 from softndk.memory.tokens import TokenTable
 from softndk.queues.pair import QueuePair
 from softndk.queues.work import AtomicWork, ReadWork
+from softndk.wire import ddp
 from softndk.wire.terminate import Terminate
 
 __all__ = ["ReferenceDataPath", "ReferenceStream"]
@@ -71,6 +72,18 @@ class ReferenceStream:
                 self._run(hold)
         finally:
             self._deframer.detach()
+
+    def seek_terminate(self, data: memoryview) -> Terminate | None:
+        self._deframer.feed(data)
+        try:
+            while (ulpdu := self._deframer.next_ulpdu()) is not None:
+                if is_terminate(ulpdu):
+                    return Terminate.parse_leniently(ulpdu[ddp.UNTAGGED_HEADER :])
+        except FramingFault:
+            pass
+        finally:
+            self._deframer.detach()
+        return None
 
     def produce(self, limit: int) -> Sequence[Buffer]:
         if self._fault is not None:

@@ -59,6 +59,9 @@ class StreamCore(Protocol):
     def receive_eof(self, now: float) -> None:
         """The peer's FIN, after all its data."""
 
+    def receive_rest(self, data: memoryview, now: float) -> None:
+        """Octets that the core had not wanted to read yet; `connection_lost` comes next. `data` is borrowed."""
+
     def connection_lost(self, error: OSError, now: float) -> None:
         """Reset, time-out, or no connection in the first place. Nothing can be sent any more."""
 
@@ -473,12 +476,22 @@ class TcpStream(Channel):
             self._tell_tap("fin_sent")
 
     def _lost(self, error: OSError) -> None:
+        if not self._connecting and not self._eof and not self.core.wants_read():
+            self._give_rest()
         self._tell_tap("reset", True)
         self._close()
         self.core.connection_lost(error, self._engine.now())
         if self.core.finish() is Finish.RECONNECT:
             self._reconnect()
         self._on_activity()
+
+    def _give_rest(self) -> None:
+        """One read's worth of what the core did not want yet: the reason of the loss may be in it."""
+        with suppress(OSError):
+            data = self._engine.buffer[: self._open_socket().recv_into(self._engine.buffer)]
+            if self._tap is not None:
+                self._tell_tap("received", data)
+            self.core.receive_rest(data, self._engine.now())
 
     def _reconnect(self) -> None:
         """The same core on a new TCP connection."""

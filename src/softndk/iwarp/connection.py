@@ -182,6 +182,16 @@ class Connection:
         elif state is State.TERMINATE:
             self._finish_draining()
 
+    def receive_rest(self, data: memoryview, now: float) -> None:
+        """Before `connection_lost`: what has come behind a message that is held back. Only a Terminate among it counts."""
+        self._learn(now)
+        stream = self._stream
+        if stream is None or not stream.held or self.state not in _UP:
+            return
+        message = stream.seek_terminate(data)
+        if message is not None:
+            self._take_terminate(message)
+
     def connection_lost(self, error: OSError, now: float) -> None:
         """TCP failed: refused, unreachable, reset, timed out. Nothing can be sent any more."""
         self._learn(now)

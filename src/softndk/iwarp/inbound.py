@@ -30,7 +30,7 @@ from softndk.wire import ddp, rdmap, terminate
 from softndk.wire.ddp import QueueNumber
 from softndk.wire.rdmap import Opcode
 
-__all__ = ["Inbound", "OutstandingRead", "PendingResponse"]
+__all__ = ["Inbound", "OutstandingRead", "PendingResponse", "is_terminate"]
 
 _BASE_OPCODES: Final = frozenset(Opcode) - rdmap.RFC7306
 _BASE_QUEUES: Final = frozenset({QueueNumber.SEND, QueueNumber.READ_REQUEST, QueueNumber.TERMINATE})
@@ -502,6 +502,14 @@ class Inbound:
         text = f"{self.pair.name} {request.type.name.lower()}: {denied.text}"
         request.fail(status_for_denial(denied.denial), f"{text} [{status_for_denial(denied.denial).name}, R-WR-15]")
         return ProtocolFault(Cause.LOCAL_ERROR, text)
+
+
+def is_terminate(ulpdu: memoryview) -> bool:
+    """A Terminate, as far as its headers say."""
+    if len(ulpdu) < ddp.UNTAGGED_HEADER or ddp.is_tagged(ulpdu[0]):
+        return False
+    header = ddp.parse_untagged(ulpdu)
+    return header.qn == QueueNumber.TERMINATE and rdmap.opcode_of(header.rsvdulp) == Opcode.TERMINATE
 
 
 def _size(header: ddp.UntaggedHeader, body: bytes | memoryview) -> str:

@@ -53,6 +53,9 @@ class Stream(Protocol):
     def resume(self, *, hold: bool) -> None:
         """Offer what was held again."""
 
+    def seek_terminate(self, data: memoryview) -> Terminate | None:
+        """The peer's Terminate among what follows a held message, where nothing more can be taken in (TCP is lost)."""
+
     def produce(self, limit: int) -> Sequence[Buffer]:
         """Frames to send, at least one if anything may be sent, until `limit` octets are reached.
 

@@ -29,6 +29,7 @@ class ByteCore:
         self.echo = echo
         self.log: list[str] = []
         self.received = bytearray()
+        self.rest = bytearray()
         self.outgoing = bytearray()
         self.sent = 0
         self.error: OSError | None = None
@@ -54,6 +55,9 @@ class ByteCore:
 
     def receive_eof(self, now: float) -> None:
         self.log.append("eof")
+
+    def receive_rest(self, data: memoryview, now: float) -> None:
+        self.rest += data
 
     def connection_lost(self, error: OSError, now: float) -> None:
         self.log.append("lost")

@@ -491,6 +491,7 @@ class TestEnding:
         assert end.core.error is not None
         assert end.core.error.errno == errno.ECONNRESET
         assert end.core.received == b""
+        assert end.core.rest == unread
 
     def test_a_fin_waits_behind_the_octets_that_are_held_back(
         self, runtime: Runtime, plain_listener: socket.socket

@@ -1,5 +1,7 @@
 """Time limits of an established connection: messages held back, FPDUs never finished."""
 
+import errno
+
 import pytest
 
 from softndk.config import IwarpConfig
@@ -10,6 +12,7 @@ from softndk.wire.rdmap import Opcode
 from softndk.wire.terminate import Terminate
 from tests.pair.established import connected, end_of, raw
 from tests.pair.raw_peer import RawPeer, tagged, untagged
+from tests.vectors.fpdu_model import fpdu
 
 CANCELLED = Status.CANCELLED
 SUCCESS = Status.SUCCESS
@@ -107,6 +110,55 @@ class TestHeldBack:
         pair.drive()
         assert pair.b.closed
         assert not pair.b_to_a.reset
+
+
+class TestRest:
+    """TCP is lost while a message is held back: of what came behind it only a Terminate counts."""
+
+    TERMINATE = untagged(Opcode.TERMINATE, 1, bytes.fromhex("11000000"))
+
+    def held(self) -> RawPeer:
+        peer = raw(IwarpConfig(receive_wait_s=5))
+        peer.send(untagged(Opcode.SEND, 1, b"held"))
+        assert peer.side.core.holding_back
+        return peer
+
+    def rest(self, peer: RawPeer, octets: bytes) -> None:
+        peer.side.core.receive_rest(memoryview(octets), peer.now)
+        peer.side.core.connection_lost(OSError(errno.ECONNRESET, "reset"), peer.now)
+
+    @pytest.mark.parametrize("others", [0, 2])
+    def test_a_terminate_is_the_reason(self, others: int) -> None:
+        peer = self.held()
+        frames = [peer.frame(untagged(Opcode.SEND, 2 + number, b"x")) for number in range(others)]
+        self.rest(peer, b"".join([*frames, peer.frame(self.TERMINATE), b"behind"]))
+        assert end_of(peer.side).provider_error_code == 0x11100
+        assert peer.side.core.finish() is Finish.RESET
+
+    @pytest.mark.parametrize("kind", ["nothing", "cut off", "damaged", "writes"])
+    def test_else_it_is_the_loss(self, kind: str) -> None:
+        peer = self.held()
+        before = bytes(peer.side.memory)
+        terminate = peer.frame(self.TERMINATE)
+        octets = {
+            "nothing": b"",
+            "cut off": terminate[:-1],
+            "damaged": terminate[:-1] + bytes([terminate[-1] ^ 1]),
+            "writes": fpdu_of_a_write(peer),
+        }[kind]
+        self.rest(peer, octets)
+        assert end_of(peer.side).status is Status.CONNECTION_RESET
+        assert bytes(peer.side.memory) == before
+
+    def test_only_while_something_is_held_back(self) -> None:
+        peer = raw()
+        peer.side.core.receive_rest(memoryview(peer.frame(self.TERMINATE)), peer.now)
+        peer.side.collect()
+        assert peer.side.take_events() == []
+
+
+def fpdu_of_a_write(peer: RawPeer) -> bytes:
+    return fpdu(tagged(Opcode.WRITE, peer.side.stag, peer.side.base, b"late"), position=0, crc=True, markers=False)
 
 
 class TestStall:

@@ -11,10 +11,12 @@ import time
 import pytest
 
 from scripts.interop.channel import Program
+from scripts.interop.common import LabError
 from scripts.interop.guest import HOST_ADDRESS, Guest
 from softndk.wire import rdmap
 from softndk.wire.mpa import Enhanced, FrameKind
 from tests.interop.cases import DEFAULTS, SIW_CRC, Active, Case
+from tests.interop.conftest import Guests
 from tests.interop.peer import PATIENCE_S
 from tests.interop.raw import QUIET_S, UNKNOWN, RawPeer, listening, send, startup, write
 
@@ -86,7 +88,7 @@ def test_siw_sends_before_the_initiator_has_sent_anything(case: Case, guest: Gue
 
 @difference("half-close")
 def test_siw_stops_sending_at_the_peers_fin(case: Case, guest: Guest) -> None:
-    """RFC 5041 8.1 and RFC 5044 7.3: one FIN ends one direction. siw ends both: messages that it had taken are lost."""
+    """RFC 5041: one FIN ends one direction. siw ends both: messages that it had taken are lost."""
     with listening(guest, "ucmatose", "-c", 1, "-C", MESSAGES, "-S", SIZE) as peer:
         peer.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         peer.connection.sendall(startup(FrameKind.REQUEST, enhanced=ONE))
@@ -153,12 +155,34 @@ def test_the_octets_of_siws_terminate_are_in_another_order(case: Case, guest: Gu
         assert ulpdu[TERMINATE_BODY : TERMINATE_BODY + 4] == bytes.fromhex("02 02 00 00")
 
 
+@pytest.mark.parametrize("case", [Case("siw", Active.SOFTNDK, DEFAULTS, "no first frame")], indirect=True, ids=str)
+def test_linux_has_a_kernel_bug_when_a_peer_leaves_before_its_first_frame(case: Case, guests: Guests) -> None:
+    """A peer-to-peer request, the reply, and then the end of the connection instead of the ready-to-receive indication:
+    a BUG in iw_cm, the part of the kernel above siw. No iWARP program of that machine gets far after it.
+    """
+    guest = guests.running()
+    guests.spoil()
+    port = guest.next_port()
+    rping = guest.start("rping", "-s", "-a", "0.0.0.0", "-p", port.guest)
+    guest.wait_for_listener(port)
+    with RawPeer(socket.create_connection(("127.0.0.1", port.here), PATIENCE_S)) as peer:
+        asked = Enhanced(ird=1, ord=1, peer_to_peer=True, rtr_write=True)
+        peer.connection.sendall(startup(FrameKind.REQUEST, enhanced=asked))
+        assert peer.receive_startup().enhanced == asked
+    with pytest.raises(LabError, match="still runs"):
+        rping.wait(QUIET_S)  # not told that its connection has ended
+    deadline = time.monotonic() + PATIENCE_S
+    while not guest.kernel_fault:
+        assert time.monotonic() < deadline, "no fault: this kernel is a better one"
+    assert "kernel BUG at drivers/infiniband/core/iwcm.c" in guest.kernel_fault
+
+
 # ---- as the side that connects
 
 
 @difference("frame right behind the reply", Active.SIW)
 def test_siw_drops_a_connection_with_octets_right_behind_the_reply(case: Case, guest: Guest) -> None:
-    """As the responder may send with a peer that has told to be ready; RFC 6581 9.2 lets nobody be so early."""
+    """RFC 5044 7.1.3 forbids such octets, and siw is strict here, while its own passive side sends them."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(PATIENCE_S)
         address = ("-a", HOST_ADDRESS, "-p", listener.getsockname()[1])

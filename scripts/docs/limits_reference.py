@@ -97,6 +97,13 @@ FIXED = (  # constant, package where there are several of the name, unit, what i
         "as READ_MOST",
     ),
     ("SEND_BUDGET", "", "octets", "sent by one call before others have their turn", "fairness between connections"),
+    (
+        "SEND_BUFFERS",
+        "",
+        "FPDUs",
+        "about what it sends at most",
+        "a peer may ask for tiny segments; small FPDUs take as long",
+    ),
     ("ACCEPT_BATCH", "", "connections", "accepted before others have their turn", "fairness between descriptors"),
     ("BACKLOG", "", "connections", "that TCP has made and nobody has accepted yet", "a burst of clients should fit"),
     ("ACCEPT_PAUSE_S", "", "seconds", "that accepting rests when descriptors or memory have run out", "it would spin"),

@@ -38,6 +38,8 @@ SEND_BUDGET: Final = 1024 * 1024
 """Octets that one call of `pump` sends at most, so that neither a caller nor another connection waits for
 long.
 """
+SEND_BUFFERS: Final = 1024
+"""Buffers, mostly FPDUs, that it sends at most: small ones take as long to make as large ones."""
 PROBE_FIRST_S: Final = 0.05
 PROBE_LAST_S: Final = 2.0
 """How soon, and how rarely at the end, a connection is looked at from which nothing is read."""
@@ -420,9 +422,9 @@ class TcpStream(Channel):
         if self._blocked:
             return False
         sock = self._open_socket()
-        total = 0
+        total = pieces = 0
         while buffers := self.core.data_to_send():
-            if total >= SEND_BUDGET:
+            if total >= SEND_BUDGET or pieces >= SEND_BUFFERS:
                 self._blocked = True  # not really, but others come first
                 break
             offered = buffers[:IOV_MAX]
@@ -438,6 +440,7 @@ class TcpStream(Channel):
                 self._tap_sent(offered, count)
             self.core.data_sent(count, self._engine.now())
             total += count
+            pieces += len(offered)
             if self.closed:
                 break
             if count < sum(map(_size, offered)):

@@ -15,7 +15,7 @@ import pytest
 from softndk.drivers.channel import WRITE
 from softndk.drivers.runtime import Runtime
 from softndk.drivers.sockets import Address, TcpOptions, socket_address
-from softndk.drivers.tcp import IOV_MAX, SEND_BUDGET, Octets, TcpStream
+from softndk.drivers.tcp import IOV_MAX, SEND_BUDGET, SEND_BUFFERS, Octets, TcpStream
 from softndk.drivers.tcp_listener import ACCEPT_BATCH, TcpListener
 from softndk.iwarp.events import Finish
 from tests.unit.drivers.driver_parts import PATIENCE_S, ByteCore, End, listening, pair, running, until
@@ -287,6 +287,29 @@ class TestSending:
         end.end(Finish.SHUTDOWN)
         reader.join(PATIENCE_S)
         peer.close()
+
+    def test_one_call_sends_a_bounded_number_of_small_frames_too(
+        self, runtime: Runtime, plain_listener: socket.socket
+    ) -> None:
+        """A peer that asks for tiny TCP segments gets tiny FPDUs; making them takes the time, not their octets."""
+
+        class Tiny(ByteCore):
+            def data_to_send(self) -> list[memoryview | bytes | bytearray]:
+                return [bytes(self.outgoing[at : at + 10]) for at in range(0, min(640, len(self.outgoing)), 10)]
+
+        end = End(runtime, Tiny())
+        with runtime.lock:
+            end.stream.connect(plain_listener.getsockname())
+        peer, _ = plain_listener.accept()
+        peer.settimeout(PATIENCE_S)
+        end.wait_for(lambda: "connected" in end.core.log)
+        total = 30 * SEND_BUFFERS
+        with peer:
+            with runtime.lock:
+                end.core.outgoing += bytes(total)
+                end.stream.pump()
+                assert end.core.sent <= 10 * (SEND_BUFFERS + 64)
+            assert len(receive_exactly(peer, total)) == total
 
     def test_more_buffers_than_one_call_takes(self, runtime: Runtime, plain_listener: socket.socket) -> None:
         end = End(runtime, Pieces(size=1))

@@ -11,22 +11,18 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
-from typing import Annotated, Any, Final, TypedDict, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from typing_extensions import Unpack
 
 from softndk.iwarp.framing import Framer
 from softndk.peer import frames
 from softndk.peer.fields import (
-    U2,
     U4,
     U8,
-    U14,
-    U16,
     U32,
     U64,
     Captures,
-    Count,
     Flag,
     Octets,
     OctetString,
@@ -37,20 +33,17 @@ from softndk.peer.fields import (
 )
 from softndk.peer.frames import FRAME_NAMES, Seen
 from softndk.peer.link import Ended, Link, OutOfTime
-from softndk.wire import WireError, ddp, mpa, rdmap
-from softndk.wire.crc32c import CRC_LENGTH, CRC_OCTETS, crc32c
-from softndk.wire.ddp import QueueNumber, TaggedHeader, UntaggedHeader
+from softndk.peer.octets import Segment, Startup, make_fpdu, make_startup, pieces, tagged_ulpdus, untagged_ulpdus
+from softndk.wire import WireError, rdmap
+from softndk.wire.ddp import QueueNumber, TaggedHeader
 from softndk.wire.mpa import FrameKind, StartupFrame
 from softndk.wire.rdmap import Opcode, ReadRequest
 from softndk.wire.terminate import Terminate
 
-__all__ = ["Peer", "Role", "Segment", "Startup"]
+__all__ = ["Peer", "Role"]
 
-SEGMENT_OCTETS: Final = 1436
-"""Payload octets of one segment, unless a step says otherwise: what fits a TCP segment of 1,460 octets."""
 NUDGE_S: Final = 0.3
 NUDGES: Final = 3
-_HEAD: Final = struct.Struct(">16sBBH")
 _ATOMIC: Final = struct.Struct(">IIIQQQQQ")
 _ULPDU_HEAD: Final = 46
 """How much of each sent ULPDU is kept, to compare with what a Terminate returns."""
@@ -62,53 +55,6 @@ class Role(Enum):
 
     INITIATOR = "initiator"
     RESPONDER = "responder"
-
-
-class Startup(TypedDict, total=False):
-    """Fields of a start-up frame. What is left out is right for the role and for what the other side has said."""
-
-    key: Octets
-    revision: U8
-    markers: Flag
-    crc: Flag
-    reject: Flag
-    enhanced: Flag
-    ird: U14
-    ord: U14
-    peer_to_peer: Flag
-    rtr_send: Flag
-    rtr_write: Flag
-    rtr_read: Flag
-    private_data: Octets
-    pd_length: U16
-    reserved: U4
-    split: Pieces
-    cut: Count
-
-
-class Segment(TypedDict, total=False):
-    """Fields of DDP segments and of the FPDUs around them, each to be right or wrong.
-
-    segment: payload octets per segment. length: what ULPDU_Length says. pad: instead of the zeros. cut: only so many
-    octets of each FPDU are sent. split: the octets go in pieces, each in a TCP segment of its own.
-    """
-
-    opcode: U4
-    ddp_version: U2
-    ddp_reserved: U4
-    rdmap_version: U2
-    rdmap_reserved: U2
-    last: Flag
-    tagged: Flag
-    msn: U32
-    mo: U32
-    qn: U32
-    segment: Count
-    bad_crc: Flag
-    length: U16
-    pad: Octets
-    cut: Count
-    split: Pieces
 
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -212,47 +158,21 @@ class Peer:
         self.variables["ord"] = enhanced.ord if enhanced is not None else 1
 
     def _startup(self, kind: FrameKind, fields: Startup) -> None:
-        theirs = self.link.theirs
-        said = theirs.enhanced if theirs is not None else None
-        reply = kind is FrameKind.REPLY
-        revision = fields.get("revision", theirs.revision if reply and theirs is not None else 2)
-        enhanced = fields.get("enhanced", said is not None if reply else revision >= 2)
-        ird, wanted = (max(said.ord, 1), min(said.ird, 16)) if reply and said is not None else (16, 16)
-        p2p = reply and said is not None and said.peer_to_peer
-        by_write = p2p and said is not None and (said.rtr_write or not said.rtr_read)
-        limits = mpa.Enhanced(
-            ird=fields.get("ird", min(ird, 0x3FFF)),
-            ord=fields.get("ord", wanted),
-            peer_to_peer=fields.get("peer_to_peer", p2p),
-            rtr_send=fields.get("rtr_send", False),
-            rtr_write=fields.get("rtr_write", by_write or (not reply and fields.get("peer_to_peer", False))),
-            rtr_read=fields.get("rtr_read", p2p and not by_write),
-        )
-        crc, markers = fields.get("crc", True), fields.get("markers", False)
-        body = (limits.emit() if enhanced else b"") + fields.get("private_data", b"")
-        flags = (
-            (mpa.FLAG_MARKERS if markers else 0)
-            | (mpa.FLAG_CRC if crc else 0)
-            | (mpa.FLAG_REJECT if fields.get("reject") else 0)
-            | (mpa.FLAG_ENHANCED if enhanced else 0)
-            | fields.get("reserved", 0)
-        )
-        key = fields.get("key", kind.value).ljust(16, b"\0")[:16]
-        octets = _HEAD.pack(key, flags, revision, fields.get("pd_length", min(len(body), 0xFFFF))) + body
+        octets = make_startup(kind, fields, self.link.theirs)
         try:
             frame = StartupFrame.parse(octets)
             valid = frame.kind is kind
             seen = frames.startup(frame, sent=True, seconds=self.link.seconds)
         except WireError as error:
             valid = False
-            name = "mpa_reply" if reply else "mpa_request"
+            name = "mpa_reply" if kind is FrameKind.REPLY else "mpa_request"
             title = name.replace("_", " ").replace("mpa", "MPA")
             seen = frames.bare(name, title, f"MALFORMED: {error}", sent=True, seconds=self.link.seconds)
         if "cut" in fields:
             octets = octets[: fields["cut"]]
         self.link.tell(seen)
         self._emit(octets, fields.get("split"))
-        self.link.we_said(markers=markers, crc=crc, valid=valid)
+        self.link.we_said(markers=fields.get("markers", False), crc=fields.get("crc", True), valid=valid)
 
     # ---- messages
 
@@ -502,76 +422,31 @@ class Peer:
     def _untagged(self, opcode: Opcode, queue: QueueNumber, payload: bytes, fields: Segment, word: int = 0) -> None:
         qn = fields.get("qn", int(queue))
         msn = fields.get("msn", self._msn.get(qn, 1))
-        base = fields.get("mo", self._mo.get(qn, 0))
+        mo = fields.get("mo", self._mo.get(qn, 0))
+        for ulpdu in untagged_ulpdus(opcode, word, qn, msn, mo, payload, fields):
+            self._fpdu(ulpdu, fields)
         last = fields.get("last", True)
-        for offset, piece, at_end in _segments(payload, fields):
-            self._octet_pair(
-                UntaggedHeader(
-                    at_end and last,
-                    _rdmap_control(opcode, fields),
-                    word,
-                    qn,
-                    msn,
-                    base + offset & 0xFFFFFFFF,
-                    fields.get("ddp_version", ddp.VERSION),
-                ).emit(),
-                piece,
-                fields,
-            )  # fmt: skip
-        self._mo[qn] = 0 if last else base + len(payload)
+        self._mo[qn] = 0 if last else mo + len(payload)
         if last and "msn" not in fields:
             self._msn[qn] = msn + 1 & 0xFFFFFFFF
 
     def _tagged(self, opcode: Opcode, stag: int, to: int, payload: bytes, fields: Segment) -> None:
-        last = fields.get("last", True)
-        for offset, piece, at_end in _segments(payload, fields):
-            self._octet_pair(
-                TaggedHeader(
-                    at_end and last,
-                    _rdmap_control(opcode, fields),
-                    stag,
-                    to + offset & 0xFFFFFFFFFFFFFFFF,
-                    fields.get("ddp_version", ddp.VERSION),
-                ).emit(),
-                piece,
-                fields,
-            )  # fmt: skip
-
-    def _octet_pair(self, header: bytes, payload: bytes, fields: Segment) -> None:
-        """Header and payload, with the bits of the first octet that the codecs do not write."""
-        control = header[0] | fields.get("ddp_reserved", 0) << 2
-        if "tagged" in fields:
-            control = control & ~ddp.CONTROL_TAGGED | (ddp.CONTROL_TAGGED if fields["tagged"] else 0)
-        self._fpdu(bytes([control]) + header[1:] + payload, fields)
+        for ulpdu in tagged_ulpdus(opcode, stag, to, payload, fields):
+            self._fpdu(ulpdu, fields)
 
     def _fpdu(self, ulpdu: bytes, fields: Segment, note: str = "") -> None:
-        theirs = self.link.theirs
+        link = self.link
         if self._framer is None:
-            self._framer = Framer(crc=self.link.crc, markers=theirs is not None and theirs.markers)
-        lead = 4 if theirs is not None and theirs.markers and self._framer.position % mpa.MARKER_INTERVAL == 0 else 0
-        octets = self._framer.frame(ulpdu, [])
-        notes = [note] if note else []
-        if "pad" in fields:
-            at = len(octets) - CRC_LENGTH - mpa.pad_length(len(ulpdu))
-            octets[at:-CRC_LENGTH] = fields["pad"]
-            notes.append(f"pad {fields['pad'].hex()}")
-        if "length" in fields:
-            octets[lead : lead + 2] = fields["length"].to_bytes(2, "big")
-            notes.append(f"ULPDU_Length {fields['length']} for {len(ulpdu)}")
-            self._aligned = False
-        if ("pad" in fields or "length" in fields) and self.link.crc:
-            CRC_OCTETS.pack_into(octets, len(octets) - CRC_LENGTH, crc32c(memoryview(octets)[:-CRC_LENGTH]))
-        if fields.get("bad_crc"):
-            octets[-1] ^= 0xFF
-            notes.append("BAD CRC")
-        if "cut" in fields and fields["cut"] < len(octets):
-            notes.append(f"cut off after {fields['cut']} of {len(octets)} octets")
-            del octets[fields["cut"] :]
-            self._aligned = False
+            self._framer = Framer(crc=link.crc, markers=link.theirs is not None and link.theirs.markers)
+        made = make_fpdu(
+            self._framer, ulpdu, fields, crc=link.crc, markers=link.theirs is not None and link.theirs.markers
+        )
+        self._aligned &= made.aligned
         self.sent.append(ulpdu[:_ULPDU_HEAD])
-        self.link.sent_fpdus += 1
-        self.link.tell(frames.segment(ulpdu, sent=True, seconds=self.link.seconds, note=", ".join(notes)))
-        self._emit(bytes(octets), fields.get("split"))
+        link.sent_fpdus += 1
+        text = ", ".join([note, *made.notes] if note else made.notes)
+        link.tell(frames.segment(ulpdu, sent=True, seconds=link.seconds, note=text))
+        self._emit(made.octets, fields.get("split"))
 
     def _emit(self, octets: bytes, split: int | Sequence[int] | None) -> None:
         if self._together is not None:
@@ -579,40 +454,12 @@ class Peer:
             return
         self._alive()
         self.offended = True
-        self.link.send(_pieces(octets, split))
+        self.link.send(pieces(octets, split))
 
     def _alive(self) -> None:
         self.link.read(0)
         if self.link.ended:
             raise Ended
-
-
-def _rdmap_control(opcode: Opcode, fields: Segment) -> int:
-    version = fields.get("rdmap_version", rdmap.VERSION)
-    return version << 6 | fields.get("rdmap_reserved", 0) << 4 | fields.get("opcode", int(opcode))
-
-
-def _segments(payload: bytes, fields: Segment) -> Iterator[tuple[int, bytes, bool]]:
-    """Offset, octets, and whether it is the last one; one segment for an empty payload."""
-    size = min(fields.get("segment", SEGMENT_OCTETS), mpa.MAX_MULPDU - ddp.UNTAGGED_HEADER)
-    for offset in range(0, max(1, len(payload)), size):
-        yield offset, payload[offset : offset + size], offset + size >= len(payload)
-
-
-def _pieces(octets: bytes, split: int | Sequence[int] | None) -> Iterator[bytes]:
-    if split is None:
-        yield octets
-        return
-    place = 0
-    if not isinstance(split, int):
-        for size in split:
-            if place < len(octets):
-                yield octets[place : place + size]
-            place += size
-        split = max(1, len(octets) - place)
-    while place < len(octets):
-        yield octets[place : place + split]
-        place += split
 
 
 def _fits(seen: Seen, where: Mapping[str, object] | None, payload: bytes | None) -> bool:

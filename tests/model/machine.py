@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import ClassVar
 
@@ -19,7 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from softndk import CqNotify, NdkError, Result, Status
 from softndk.conformance.model import ModelEnd, ModelPair
-from softndk.conformance.model_queues import ModelReceive, Posted, Sge
+from softndk.conformance.model_memory import ModelMemory
+from softndk.conformance.model_queues import ModelReceive, ModelSrq, Posted, Sge
 from tests.model.drivers import (
     MAX_SGE,
     PATIENCE_S,
@@ -52,6 +54,10 @@ from tests.model.wishes import (
 )
 
 ROUND, STEPS = 25, 60
+
+
+class Unknown(Exception):
+    """The comparison can't go on with this connection: what is under way has more than one possible content."""
 
 
 class ModelMachine(RuleBasedStateMachine):
@@ -102,6 +108,9 @@ class ModelMachine(RuleBasedStateMachine):
         except AssertionError as error:
             self.tally.first_difference = self.tally.first_difference or self.tally.examples
             raise AssertionError(f"{error}\nsteps:\n" + "\n".join(self.words)) from error
+        except Unknown:
+            self.tally.given_up += 1
+            self.renew(self.shape)
         self.tally.held += self.holding
 
     def rest(self) -> None:
@@ -115,7 +124,7 @@ class ModelMachine(RuleBasedStateMachine):
         pair.settle()
         self.carrier.settle(self.ends["a"], self.ends["b"])
         try:
-            self.compare_all()
+            self.count(self.compare_all())
         except AssertionError as difference:
             start = pickle.loads(before)[0].ends if before else ()
             others = self.other_orders(before) if before else set()
@@ -124,16 +133,33 @@ class ModelMachine(RuleBasedStateMachine):
                 shown = "\n".join([f"{difference}", "model before:", *states, "in another order:", *sorted(others)[:8]])
                 raise AssertionError(shown) from None
         self.holding = any(model.held for model in self.models())
+        if before and self.holding and self.hides_something(before):
+            raise Unknown
+
+    def hides_something(self, before: bytes) -> bool:
+        """Orders that look alike now have left different things behind a message that is held back."""
+        stands = self.pair, [end.kept for end in self.ends.values()]
+        hidden = set()
+        for story in ModelPair.outcomes(before):
+            self.stand(*story)
+            with suppress(AssertionError):
+                self.compare_all()
+                hidden.add("\n".join(f"{end}{[item.data for item in end.incoming]}" for end in self.models()))
+        self.stand(*stands)
+        return len(hidden) > 1
+
+    def stand(self, pair: ModelPair | None, kept: list[tuple[ModelMemory, ModelSrq]]) -> None:
+        self.pair = pair
+        for end, models in zip(self.ends.values(), kept, strict=True):
+            end.kept = models
 
     def other_orders(self, before: bytes) -> set[str] | None:
         """None: an order that the rules leave open leads from `before` to where both ends are. Else how each differs."""
         differences = set()
         for pair, kept in ModelPair.outcomes(before):
-            self.pair = pair
-            for end, models in zip(self.ends.values(), kept, strict=True):
-                end.kept = models
+            self.stand(pair, kept)
             try:
-                self.compare_all()
+                self.count(self.compare_all())
             except AssertionError as difference:
                 differences.add(str(difference))
             else:
@@ -141,12 +167,14 @@ class ModelMachine(RuleBasedStateMachine):
                 return None
         return differences
 
-    def compare_all(self) -> None:
-        new = [result for side in ("a", "b") for result in self.compare(side)]
+    def count(self, new: list[Result]) -> None:
         self.tally.results.update(f"{result.type.name} {result.status.name}" for result in new)
 
-    def compare(self, side: str) -> list[Result]:
+    def compare_all(self) -> list[Result]:
         """Returns the results that are new."""
+        return [result for side in ("a", "b") for result in self.compare(side)]
+
+    def compare(self, side: str) -> list[Result]:
         end, model = self.ends[side], self.model(side)
         line = end.line
         new: list[Result] = []

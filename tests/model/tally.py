@@ -17,6 +17,7 @@ class Tally:
         self.connections = 0
         self.held = 0
         self.other_orders = 0
+        self.given_up = 0
         self.first_difference = 0
 
     def lines(self) -> list[str]:
@@ -28,6 +29,7 @@ class Tally:
             f"results compared {self.results.total()}: {_listed(self.results)}",
             f"notifications compared {self.notified.total()}: {_listed(self.notified)}",
             f"steps that ended with a message held back for an empty SRQ: {self.held}",
+            f"connections left because what was held back could no longer be known: {self.given_up}",
             f"steps that went another way than the likeliest, one that the rules allow: {self.other_orders}",
         ]
 

@@ -392,8 +392,8 @@ MUTANTS: Final = (
     Mutant(
         "R-EP-1",
         "ndk/connector.py",
-        "            ENDPOINTS.share(address, self)\n            self._held = address\n",
-        "            pass\n",
+        "        ENDPOINTS.share(address, self)\n        self._held = address\n",
+        "        pass\n",
         "connectors hold no address",
     ),
     Mutant(

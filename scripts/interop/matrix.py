@@ -15,13 +15,17 @@ PAGE: Final = ROOT / "docs/reference/interop.md"
 RESULTS: Final = ROOT / "interop-results.json"
 BEGIN: Final = "<!-- results: by scripts/interop/matrix.py -->\n"
 END: Final = "<!-- end of results -->\n"
+ELSEWHERE: Final = "softndk peer"
+"""Its scenarios have a page of their own, docs/reference/peer-siw.md."""
+NAMED: Final = 12
+"""Cases of a program that are told one by one; more are counted."""
 WHOLE: Final = 150
 """Rows that a whole run has at least."""
 
 
 def lines(found: dict[str, Any]) -> list[str]:
     """What met what, then a row for each program and direction, a column for each variant, in the order of the run."""
-    rows = found["results"]
+    rows = rows_of(found)
     versions = found["versions"]
     variants = list(dict.fromkeys(row["variant"] for row in rows))
     others = ", ".join(
@@ -40,9 +44,15 @@ def lines(found: dict[str, Any]) -> list[str]:
     for program, direction in dict.fromkeys((row["program"], row["direction"]) for row in rows):
         group = [row for row in rows if (row["program"], row["direction"]) == (program, direction)]
         cells = [_cell([row["result"] for row in group if row["variant"] == variant]) for variant in variants]
-        details = dict.fromkeys(row["detail"] for row in group if row["detail"])
-        text.append(_row([program, direction, *cells, "; ".join(details)]))
+        details = list(dict.fromkeys(row["detail"] for row in group if row["detail"]))
+        what = "; ".join(details) if len(details) <= NAMED else f"{len(details)} cases"
+        text.append(_row([program, direction, *cells, what]))
     return text
+
+
+def rows_of(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the programs that this page is about."""
+    return [row for row in found["results"] if row["program"] != ELSEWHERE]
 
 
 def _cell(results: Sequence[str]) -> str:
@@ -59,10 +69,11 @@ def _row(cells: Sequence[str]) -> str:
 def main() -> int:
     """Write the page; the exit status."""
     found = json.loads(RESULTS.read_text(encoding="utf-8"))
-    if len(found["results"]) < WHOLE:
-        print(f"{RESULTS.name} has {len(found['results'])} rows, of a partial run; run `make interop`", file=sys.stderr)
+    rows = rows_of(found)
+    if len(rows) < WHOLE:
+        print(f"{RESULTS.name} has {len(rows)} rows, of a partial run; run `make interop`", file=sys.stderr)
         return 1
-    if any(row["result"] != "passed" for row in found["results"]):
+    if any(row["result"] != "passed" for row in rows):
         print(f"{RESULTS.name} tells of failures; the page is not written", file=sys.stderr)
         return 1
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)

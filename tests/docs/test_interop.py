@@ -47,6 +47,14 @@ def test_every_departure_that_is_tested_is_on_the_page() -> None:
     assert {name for name in names_in("test_siw.py") if f"`{name}`" not in TEXT} == set()
 
 
+def test_the_page_tells_of_a_whole_run() -> None:
+    results = TEXT.partition(matrix.BEGIN)[2].partition(matrix.END)[0]
+    counts = re.search(r"^(\d+) of (\d+) passed, in \d+ s\.$", results, re.MULTILINE)
+    assert counts is not None
+    assert counts[1] == counts[2]
+    assert int(counts[1]) >= matrix.WHOLE
+
+
 def test_a_row_for_each_program_and_direction() -> None:
     rows = [ROW, {**ROW, "detail": "3 x 4"}, {**ROW, "variant": "w", "result": "failed"}, {**ROW, "direction": "e"}]
     assert matrix.lines({**FOUND, "results": rows}) == [
@@ -58,6 +66,11 @@ def test_a_row_for_each_program_and_direction() -> None:
         "| p | d | 2 | **0 of 1** | 1 x 2; 3 x 4 |",
         "| p | e | 1 |  | 1 x 2 |",
     ]
+
+
+def test_many_cases_are_counted() -> None:
+    rows = [{**ROW, "detail": str(number)} for number in range(matrix.NAMED + 1)]
+    assert matrix.lines({**FOUND, "results": rows})[-1] == f"| p | d | {len(rows)} | {len(rows)} cases |"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from softndk.wire.terminate import describe
 __all__ = ["Outcome", "connect", "play"]
 
 SHOWN_FRAMES: Final = 3
-CLOSE_S: Final = 2.0
+CLOSE_S: Final = 5.0
 """After a Terminate: how long the other side may take to close."""
 
 
@@ -174,12 +174,13 @@ def _missing(scenario: Scenario, peer: Peer, link: Link, text: str) -> Reaction:
 
 def _after_terminate(link: Link) -> list[str]:
     """What the other side does behind its Terminate: it has to close, and to send nothing more."""
-    end = min(link.deadline, time.monotonic() + CLOSE_S)
+    begin = time.monotonic()
+    end = min(link.deadline, begin + CLOSE_S)
     while not link.over and time.monotonic() < end:
         link.read(end - time.monotonic())
     notes = []
     if link.after_terminate:
         notes.append(f"{link.after_terminate} more FPDUs came behind its Terminate")
     if not link.over:
-        notes.append(f"TCP still open {CLOSE_S:g} s after its Terminate")
+        notes.append(f"TCP still open {time.monotonic() - begin:.1f} s after its Terminate")
     return notes

@@ -355,7 +355,8 @@ class _Run:
         ulpdus = list(divider)
         assert not divider.held, "part of a frame"
         if not self.offer or self.revision == 1:
-            assert all(ulpdu[1] & 15 == 7 for ulpdu in ulpdus), "FPDUs that nobody asked for"
+            # An answer to a read that came right behind the Reply is no surprise, nor is the end of it.
+            assert all(ulpdu[1] & 15 in (2, 7) for ulpdu in ulpdus), "FPDUs that nobody asked for"
             return
         if not ulpdus:
             assert self.end.core.is_over, "connected without an indication"

@@ -5,6 +5,7 @@ in memory, which receives and reads are complete, and with which Terminate the s
 line with `softndk`: a disagreement is a defect of one of the two.
 """
 
+import contextlib
 import sys
 from collections import deque
 from dataclasses import dataclass, field
@@ -208,6 +209,17 @@ class Judge:
         if self.ending is None and (self.divider.held or self.inside_message):
             self.ending = Ending("FIN inside a message")
         return self.ending is None
+
+    def lose(self, octets: bytes | bytearray) -> None:
+        """TCP is lost. Of what has come behind a message that waits, a Terminate still counts, and nothing else."""
+        if self.waiting is None or self.ending is not None:
+            return
+        self.divider.feed(octets)
+        with contextlib.suppress(Damage):
+            for ulpdu in self.divider:
+                if len(ulpdu) >= 18 and not ulpdu[0] & 0x80 and ulpdu[1] & 15 == 7 and ulpdu[6:10] == b"\0\0\0\2":
+                    self.ending = Ending("the peer's Terminate")
+                    return
 
     @property
     def has_begun(self) -> bool:

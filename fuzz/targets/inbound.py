@@ -435,6 +435,9 @@ class _Run:
             if goes_on and not self.loose and not core.is_over:
                 assert core.state is State.PEER_CLOSED, f"state {core.state} behind a FIN between messages"
         elif way == 2:
+            rest = bytearray(self.peer.take())
+            self.judge.lose(rest)
+            core.receive_rest(memoryview(rest), self.end.now)
             core.connection_lost(OSError(errno.ECONNRESET, "reset"), self.end.now)
             self.lost = True
         self.pump()
@@ -573,6 +576,10 @@ def seeds() -> Sequence[bytes]:
         found.append(join([0, 0, 0, 0, 3], [whole, whole]))
         found.append(join([0, 0, 0, 0, 3], [Record(peers.SEND, 0x80, 0, 0, fourteen), rest, whole]))
     halves = [Record(peers.SEND, 0x80, 0, 0, fourteen), Record(peers.SEND, 0, 0, 0, fourteen)]
+    for modes in (8, 16):  # a Terminate that lies behind a message which waits, when TCP is lost
+        for kind in (peers.PAD, peers.CRC, peers.CUT, peers.QUEUE, peers.DDP_VERSION):
+            behind = [messages["send"], messages["write"], Record(SPOIL, kind, 19), messages["terminate"]]
+            found.append(join([modes, 0, 0, 0, 0, 2], [messages["send"], Record(DELIVER), *behind]))
     for modes in (0, 8, 16, 24, 32, 4):
         late = Record(POST_RECEIVE, 0, 0, 0, 64)
         found.append(join([modes], [*halves, Record(DELIVER, 0, 7), late, Record(NEIGHBOUR)]))

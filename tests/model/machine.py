@@ -358,6 +358,9 @@ class ModelMachine(RuleBasedStateMachine):
 
     @rule(side=sides, first=st.booleans(), kind=st.sampled_from(list(CqNotify)))
     def arm(self, side: str, first: bool, kind: CqNotify) -> None:
+        self.arm_one(side, first, kind)
+
+    def arm_one(self, side: str, first: bool, kind: CqNotify) -> None:
         line, model = self.ends[side].line, self.model(side)
         self.say(f"{side} arms its {'receive' if first else 'initiator'} CQ for {kind.name}")
 
@@ -372,11 +375,14 @@ class ModelMachine(RuleBasedStateMachine):
         line, model = self.ends[side].line, self.model(side)
         cq, expected = (line.receive_cq, model.receive_cq) if first else (line.initiator_cq, model.initiator_cq)
         self.say(f"{side} takes {count} results of its {'receive' if first else 'initiator'} CQ")
-        found = [result.request_context for result in cq.get_results(count)]
-        due = [entry.context for entry in expected.entries[:count]]
-        expected.taken(count)
-        assert found == due, f"{side}: took {found}, {due} expected\n" + "\n".join(self.words)
-        self.step("get_results")
+
+        def act() -> None:
+            found = [result.request_context for result in cq.get_results(count)]
+            due = [entry.context for entry in expected.entries[:count]]
+            expected.taken(count)
+            assert found == due, f"{side}: took {found}, {due} expected"
+
+        self.step("get_results", act)
 
     @rule(side=sides, what=st.sampled_from(["rw", "ro", "lo", 1, 2, 3]))
     def reconfigure(self, side: str, what: str | int) -> None:
@@ -465,6 +471,16 @@ class ModelMachine(RuleBasedStateMachine):
     def bring_up(self) -> None:
         if self.over():
             self.renew(self.shape)
+
+    def overran(self) -> bool:
+        return self.pair is not None and any(m.receive_cq.failed or m.initiator_cq.failed for m in self.pair.ends)
+
+    @precondition(overran)
+    @rule(side=sides, first=st.booleans(), kind=st.sampled_from(list(CqNotify)))
+    def arm_again(self, side: str, first: bool, kind: CqNotify) -> None:
+        """R-CQERR-3: an overrun is told once, whatever the arm."""
+        for _ in range(2):
+            self.arm_one(side, first, kind)
 
     @precondition(over)
     @rule(shape=shapes)

@@ -35,7 +35,7 @@ demo: $(READY) ## run the demonstration: two adapters in this machine, one Send-
 	$(VENV)/bin/softndk demo
 
 test: $(READY) ## run the tests, except those marked slow or interop
-	$(RUN) pytest -m "not slow and not interop and not model" $(ARGS)
+	$(RUN) pytest -m "not slow and not interop" $(ARGS)
 
 rules: $(READY) ## print every rule of NDKPI with the tests that prove it; write docs/reference/rules.md
 	$(RUN) scripts.rules
@@ -51,7 +51,7 @@ types: $(READY) ## check types (mypy strict, src and tests)
 	$(RUN) mypy
 
 cov: $(READY) ## measure branch coverage of the protocol core; fails under 95 %
-	$(RUN) pytest -q -m "not slow and not stress and not judge and not interop and not model" --cov --cov-report=json:coverage.json --cov-report=term $(ARGS)
+	$(RUN) pytest -q -m "not slow and not stress and not judge and not interop" --cov --cov-report=json:coverage.json --cov-report=term $(ARGS)
 	$(VENV)/bin/python scripts/coverage_gate.py coverage.json --minimum 95
 
 model: $(READY) ## compare two ends with the model of NDKPI's rules, in memory and over real sockets, for MINUTES=20

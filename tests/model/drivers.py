@@ -87,6 +87,7 @@ class Line:
     connector: Connector
     fired: dict[Cq, list[Status]]
     events: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
     disconnect: Pending[None] | None = None
 
 
@@ -222,6 +223,7 @@ class End:
 
     def told(self, connector: Connector, how: Disconnect) -> None:
         self.line.events.append("graceful" if how.graceful else "abort")
+        self.line.reasons.append(str(how.error))
 
     def leave(self) -> None:
         """Close what belongs to the connection."""

@@ -186,7 +186,7 @@ class ModelMachine(RuleBasedStateMachine):
             assert cq.status is wanted, f"{side}: CQ status {cq.status.name}, {wanted.name} expected"
             assert line.fired[cq] == expected.fired, f"{side}: told {line.fired[cq]}, {expected.fired} expected"
         assert end.srq_fired == end.model_srq.fired, f"{side}: SRQ told {end.srq_fired}, {end.model_srq.fired} expected"
-        assert line.events == model.events, f"{side}: events {line.events}, {model.events} expected"
+        assert line.events == model.events, f"{side}: events {line.events}, {model.events} expected; {line.reasons}"
         self.compare_end(side, end, model)
         for name, buffer in model.memory.buffers.items():
             if buffer != end.buffers[name]:

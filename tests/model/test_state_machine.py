@@ -1,4 +1,4 @@
-"""Two connected ends do what the model of NDKPI's rules says, step by step. `make model` adds real sockets."""
+"""Two connected ends do what the model of NDKPI's rules says, step by step; `make model` goes on for longer."""
 
 from collections.abc import Iterator
 
@@ -19,7 +19,7 @@ TestInMemory = MemoryMachine.TestCase
 TestInMemory.settings = settings(
     max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
 )
-TestOverSockets = pytest.mark.model(SocketMachine.TestCase)  # still finds differences: `make model`, not `make test`
+TestOverSockets = SocketMachine.TestCase
 TestOverSockets.settings = settings(
     max_examples=15, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
 )

@@ -266,6 +266,8 @@ def make(here: ModelEnd, there: ModelEnd, wish: Wish, context: int, *, defer: bo
             right = WRITE if wish.kind == "write" else READ
             chosen = careful and wish.pages != WRONG_THERE
             name = _remote_name(there, wish.remote.name, careful=chosen, right=right)
+            if wish.pages == WRONG_THERE and name == "rw":
+                name = "ro" if right == WRITE else "lo"  # which lacks this right
             post.token, post.address = _remote_place(there, wish.remote, name, careful=careful, size=post.size)
     elif wish.kind == "bind":
         spot = wish.remote

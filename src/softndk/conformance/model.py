@@ -342,7 +342,8 @@ class ModelPair:
 
         Free is how much of what is under way has arrived when an end looks, and so which of its answers come before
         the rest (RFC 5040 5.5: a response is made some time after its request has come), whether a response or an own
-        request goes out first (no rule orders them), and when an overrun is acted upon (R-CQERR-1 says no time). The
+        request goes out first (no rule orders them), how much a TCP reset destroys of what comes before it (RFC 9293
+        3.10.7.4), and when an overrun is acted upon (R-CQERR-1 says no time). The
         order within each direction is not free.
         """
         story = pickle.loads(state)
@@ -374,7 +375,18 @@ class ModelPair:
                     end.responses_first = responses_first
                     pair._run(end)
                     found.append(pickle.dumps(story))
+            story = pickle.loads(before)
+            if story[0]._lose_to_reset(story[0].ends[side]):
+                found.append(pickle.dumps(story))
         return found
+
+    def _lose_to_reset(self, end: ModelEnd) -> bool:
+        """The reset destroys what came before it and has not been read (RFC 9293 3.10.7.4)."""
+        due = end.state in UP and not end.held and any(item.kind == "reset" for item in end.incoming)
+        if due:
+            end.incoming.clear()
+            self._lose(end)
+        return due
 
     def _act_on_overrun(self, end: ModelEnd) -> bool:
         """R-CQERR-1, -4."""

@@ -154,6 +154,9 @@ def _remote_name(there: ModelEnd, name: str, *, careful: bool, right: str | None
     if name == "alien":  # a near miss: another PD, or the QP of an earlier connection
         stale = [mw.name for mw in memory.mws.values() if mw.valid and mw.qp != there.qp]
         return stale[0] if stale else name
+    if right is None and name == "bogus":  # a near miss: a region that is not the peer's to take
+        kept = [mr.name for mr in memory.mrs.values() if mr.fast and mr.valid and not mr.rights & {READ, WRITE}]
+        return kept[0] if kept else name
     if name in memory.mws:
         mw = memory.mws[name]
         good = mw.valid and mw.qp == there.qp and (right is None or right in mw.rights)
@@ -227,7 +230,7 @@ def calmed(wish: Wish) -> Wish:
     """The same without what is wrong on purpose."""
     wrong = wish.pages in (WRONG_HERE, WRONG_THERE) or EDGES.get(wish.pages, ("", 0))[1] == 1
     remote = replace(wish.remote, name="rw") if wish.remote.name == "alien" else wish.remote
-    takes = "" if wish.takes == "alien" else wish.takes
+    takes = "" if wish.takes in ("alien", "bogus") else wish.takes
     return replace(wish, careful=True, pages=(1, 0) if wrong else wish.pages, remote=remote, takes=takes)
 
 

@@ -349,12 +349,22 @@ class ModelMachine(RuleBasedStateMachine):
 
         self.step("burst", act)
 
-    @rule(side=sides, where=st.lists(spots(LOCAL_NAMES), max_size=4), careful=st.sampled_from([True] * 7 + [False]))
-    def receive(self, side: str, where: list[Spot], careful: bool) -> None:
+    @rule(
+        side=sides,
+        where=st.lists(spots(LOCAL_NAMES), max_size=4),
+        careful=st.sampled_from([True] * 7 + [False]),
+        full=st.sampled_from([False] * 7 + [True]),
+    )
+    def receive(self, side: str, where: list[Spot], careful: bool, full: bool) -> None:
         sges = local_sges(self.model(side), tuple(where), careful=careful, write=True)
         if careful and sum(sge.length for sge in sges) < 600:
             sges = local_sges(self.model(side), (Spot("rw", 0, SIZE),), careful=True, write=True)
-        self.step("receive", lambda: self.post_receive(side, sges))
+
+        def act() -> None:
+            for _ in range(SRQ_DEPTH + 1 if full else 1):
+                self.post_receive(side, sges)
+
+        self.step("receive", act)
 
     @rule(side=sides, first=st.booleans(), kind=st.sampled_from(list(CqNotify)))
     def arm(self, side: str, first: bool, kind: CqNotify) -> None:

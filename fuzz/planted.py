@@ -74,7 +74,7 @@ BUGS: Final = (
         "inbound",
         "iwarp/connection.py",
         "        stream.stop()\n        self._out.clear()\n        self._end_stream(error)\n",
-        "        self._queue_out(memoryview(stream.terminate(message)))\n        self._end_stream(error)\n",
+        "        self._out.add(stream.terminate(message))\n        self._end_stream(error)\n",
         "a Terminate is answered with a Terminate",
     ),
     Bug(

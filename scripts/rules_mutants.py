@@ -356,8 +356,8 @@ MUTANTS: Final = (
     Mutant(
         "R-REJECT-1",
         "iwarp/connection.py",
-        "self._send_startup(self._responder.reject(private_data))",
-        'self._send_startup(self._responder.reject(b""))',
+        "self._out.add_startup(self._responder.reject(private_data))",
+        'self._out.add_startup(self._responder.reject(b""))',
         "the private data of a rejection is lost",
     ),
     Mutant(

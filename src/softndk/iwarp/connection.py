@@ -9,7 +9,6 @@ It is handed its data path and does not choose it; it knows no sockets, no locks
 """
 
 import errno
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -29,8 +28,10 @@ from softndk.iwarp.negotiation import (
     StartupError,
     StartupReason,
 )
+from softndk.iwarp.outgoing import Outgoing
 from softndk.iwarp.qp_state import State, Step, next_state
 from softndk.iwarp.stream import Stream, StreamParameters
+from softndk.iwarp.time_limits import Limit, TimeLimits
 from softndk.queues.pair import QueuePair
 from softndk.queues.work import FetchWork
 from softndk.status import Status
@@ -74,10 +75,9 @@ class Connection:
         self._stream: Stream | None = None
         self._mss = 536
         self._early = bytearray()
-        self._out: deque[memoryview] = deque()
-        self._startup_left = 0  # octets of start-up frames at the head of what has to be sent
+        self._out = Outgoing()
         self._second_attempt = ""  # for messages
-        self._deadlines: dict[str, float] = {}
+        self._timers = TimeLimits(config)
         self._events: list[Event] = []
         self._finish = Finish.KEEP
         self._peer_fin = False
@@ -88,8 +88,6 @@ class Connection:
         self._read_size = READ_FIRST
         self._octets_in = 0
         self._octets_out = 0
-        self._now = 0.0
-        self._undated: set[str] = set()  # time limits that began in a call which was not told the time
 
     def bind(self, pair: QueuePair, open_stream: StreamOpener) -> None:
         """Give the connection its QP: before the active start, at the accept on the passive side."""
@@ -128,19 +126,20 @@ class Connection:
 
     def connected(self, now: float, mss: int) -> None:
         """TCP is up; `mss` is its effective segment size in octets."""
-        self._learn(now)
+        self._timers.learn(now)
         self._mss = mss
         self._finish = Finish.KEEP
         if self._initiator is not None:
             self._step(Step.OPEN_ACTIVE)
-            self._send_startup(self._initiator.request())
+            self._out.add_startup(self._initiator.request())
         else:
             self._step(Step.OPEN_PASSIVE)
-            self._deadlines["request"] = now + self._config.accept_timeout_s
+            self._timers.start(Limit.REQUEST)
 
     def start_timer(self, now: float) -> None:
         """The active side's time limit, from the connect call to the peer's Reply."""
-        self._deadlines["reply"] = now + self._config.connect_timeout_s
+        self._timers.learn(now)
+        self._timers.start(Limit.REPLY)
 
     def refuse_start(self, error: NdkError) -> None:
         """The active start cannot even begin, for a reason known at once."""
@@ -148,7 +147,7 @@ class Connection:
 
     def receive_data(self, data: memoryview, now: float) -> None:
         """Octets from the peer, borrowed for the call."""
-        self._learn(now)
+        self._timers.learn(now)
         self._octets_in += data.nbytes
         self._hear()
         state = self.state
@@ -163,7 +162,7 @@ class Connection:
 
     def receive_eof(self, now: float) -> None:
         """The peer's FIN, after all its data."""
-        self._learn(now)
+        self._timers.learn(now)
         self._peer_fin = True
         self._hear()
         state = self.state
@@ -184,7 +183,7 @@ class Connection:
 
     def receive_rest(self, data: memoryview, now: float) -> None:
         """Before `connection_lost`: what has come behind a message that is held back. Only a Terminate among it counts."""
-        self._learn(now)
+        self._timers.learn(now)
         stream = self._stream
         if stream is None or not stream.held or self.state not in _UP:
             return
@@ -194,7 +193,7 @@ class Connection:
 
     def connection_lost(self, error: OSError, now: float) -> None:
         """TCP failed: refused, unreachable, reset, timed out. Nothing can be sent any more."""
-        self._learn(now)
+        self._timers.learn(now)
         if self.state in (State.CLOSED, State.ERROR):
             return
         if error.errno == errno.ECONNRESET and self._may_fall_back:
@@ -222,11 +221,9 @@ class Connection:
 
     def handle_timeout(self, now: float) -> None:
         """Act on every time limit that has passed."""
-        self._learn(now)
-        while due := [(at, name) for name, at in self._deadlines.items() if at <= now]:
-            _, name = min(due)
-            del self._deadlines[name]
-            self._expire(name)
+        self._timers.learn(now)
+        while limit := self._timers.take_expired():
+            self._expire(limit)
 
     # ---- user verbs
 
@@ -236,26 +233,26 @@ class Connection:
         Choice: MPA has no message for the end of the active side's connect. The accept is complete with the
         ready-to-receive indication; where none was agreed, when the Reply is on its way (R-IW-4).
         """
-        self._learn(now)
+        self._timers.learn(now)
         assert self._responder is not None
         reply, self.negotiated = self._responder.accept(private_data, ird=ird, ord=ord_limit)
-        self._send_startup(reply)
+        self._out.add_startup(reply)
         self._start_stream(fenced=True)
         if self.negotiated.rtr is not Rtr.NONE:
             self._step(Step.ACCEPT)
-            self._deadlines["ready"] = now + self._config.ready_timeout_s
+            self._timers.start(Limit.READY)
         else:
             self._step(Step.ACCEPT_READY)
             self._establish()
 
     def complete(self, now: float) -> None:
         """Active side: finish the start-up after the Reply (NdkCompleteConnect)."""
-        self._learn(now)
+        self._timers.learn(now)
         assert self.negotiated is not None
         stream = self._start_stream(fenced=False)
         self._step(Step.COMPLETE)
         if self.negotiated.rtr is not Rtr.NONE:
-            self._queue_out(memoryview(stream.ready_indication(read=self.negotiated.rtr is Rtr.READ)))
+            self._out.add(stream.ready_indication(read=self.negotiated.rtr is Rtr.READ))
         self._establish()
         early, self._early = self._early, bytearray()
         self._unheard = not early and self._config.nudge_s > 0
@@ -264,17 +261,17 @@ class Connection:
 
     def reject(self, private_data: bytes, now: float) -> None:
         """Passive side: refuse the offered Request. Active side: back out after the Reply (R-REJECT-1, -2)."""
-        self._learn(now)
+        self._timers.learn(now)
         if self.state is State.OFFERED and self._responder is not None:
-            self._send_startup(self._responder.reject(private_data))
+            self._out.add_startup(self._responder.reject(private_data))
         self._begin_last_words()
 
     def disconnect(self, now: float) -> None:
         """Graceful end: what is posted goes out, then FIN; over when the peer's FIN has come (R-DISC-1, -2)."""
-        self._learn(now)
+        self._timers.learn(now)
         self._step(Step.DISCONNECT)
         self._disconnect_asked = True
-        self._deadlines["disconnect"] = now + self._config.disconnect_timeout_s
+        self._timers.start(Limit.DISCONNECT)
         if self.pair is not None:
             self.pair.release_deferred()
         self._advance_disconnect()
@@ -284,7 +281,7 @@ class Connection:
 
         Choice: what has completed still goes out, then FIN, so the peer sees a graceful end and not an abort (R-CLOSE-10).
         """
-        self._learn(now)
+        self._timers.learn(now)
         if self.state is State.OFFERED:
             self.reject(b"", now)
         elif self.state in _UP or self.state is State.READYING:
@@ -305,7 +302,7 @@ class Connection:
 
     def abort(self, text: str, now: float) -> None:
         """End an established connection because of something on this side (flush, CQ overrun)."""
-        self._learn(now)
+        self._timers.learn(now)
         if self.state in _UP:
             self._fail(ProtocolFault(Cause.LOCAL_ERROR, text))
         elif self.state is State.READYING:
@@ -316,9 +313,9 @@ class Connection:
     def kick(self) -> None:
         """Something was posted: a held-back message may find its receive."""
         if self._stream is not None and self._stream.held and self.pair is not None and self.pair.has_receive:
-            self._deadlines.pop("receive", None)
+            self._timers.stop(Limit.RECEIVE)
             self._resume(hold=self._may_hold())
-            self._undated.update(("receive", "stall", "drain"))
+            self._timers.began_undated(Limit.RECEIVE, Limit.STALL, Limit.DRAIN)
 
     # ---- outputs
 
@@ -339,26 +336,17 @@ class Connection:
         self._refill()
         if self.state is State.CLOSING and not self._out:
             self._advance_disconnect(exhausted=True)
-        return [self._out[index] for index in range(min(len(self._out), _MAX_VECTORS))]
+        return self._out.first(_MAX_VECTORS)
 
     def data_sent(self, count: int, now: float) -> None:
         """The socket has taken the first `count` octets of what data_to_send gave."""
-        self._learn(now)
+        self._timers.learn(now)
         self._octets_out += count
-        startup = min(count, self._startup_left)
-        self._startup_left -= startup
-        left = count
-        while left:
-            head = self._out[0]
-            if left < head.nbytes:
-                self._out[0] = head[left:]
-                break
-            left -= head.nbytes
-            self._out.popleft()
-        if self._stream is not None and count > startup:
-            self._stream.transmitted(count - startup)
+        of_stream = self._out.taken(count)
+        if self._stream is not None and of_stream:
+            self._stream.transmitted(of_stream)
             if self._unheard:
-                self._deadlines.setdefault("nudge", now + self._config.nudge_s)
+                self._timers.keep_or_start(Limit.NUDGE)
         if self.state is State.CLOSING:
             self._advance_disconnect()
 
@@ -369,7 +357,7 @@ class Connection:
         return self._finish
 
     def next_timeout(self) -> float | None:
-        return min(self._deadlines.values(), default=None)
+        return self._timers.next_end()
 
     def take_events(self) -> list[Event]:
         """What has happened since the last call, in order."""
@@ -387,7 +375,7 @@ class Connection:
             return
         if answer is None:
             return
-        self._deadlines.pop("reply", None)
+        self._timers.stop(Limit.REPLY)
         if isinstance(answer, Rejection):
             self._fail_startup(
                 Refused(
@@ -412,7 +400,7 @@ class Connection:
             return
         if request is None:
             return
-        self._deadlines.pop("request", None)
+        self._timers.stop(Limit.REQUEST)
         self._step(Step.REQUEST)
         ird, ord_limit = self._limits
         if request.peer_ord is not None:
@@ -449,7 +437,6 @@ class Connection:
         self._initiator = self._initiator.with_revision_1()
         self._step(Step.FALL_BACK)
         self._out.clear()
-        self._startup_left = 0
         self._peer_fin = False
         self._second_attempt = ", with MPA revision 1 after revision 2"
         self._finish = Finish.RECONNECT
@@ -468,8 +455,7 @@ class Connection:
             framer = Framer(crc=error.crc, markers=error.send_markers)
             header = ddp.UntaggedHeader(True, rdmap.control(rdmap.Opcode.TERMINATE), 0, ddp.QueueNumber.TERMINATE, 1, 0)
             body = Terminate(layer, etype, code, None, b"", b"").emit()
-            self._queue_out(memoryview(framer.frame(header.emit(), [memoryview(body)])))
-            self._startup_left += self._out[-1].nbytes
+            self._out.add_startup(framer.frame(header.emit(), [memoryview(body)]))
             failure.provider_error_code = 0x20000 | layer << 12 | etype << 8 | code
             self._begin_last_words()
             self._events.append(events.StartupFailed(failure))
@@ -524,7 +510,7 @@ class Connection:
             return
         except MemoryError:
             self._note_first_frame()
-            self.abort("out of memory for what has come", self._now)
+            self.abort("out of memory for what has come", self._timers.now)
             return
         self._adapt_read_size(data.nbytes, self._stream.frames_in - before)
         self._after_input()
@@ -555,12 +541,12 @@ class Connection:
             self._take_terminate(stream.peer_terminate)
             return
         if stream.held and self.pair is not None and self.pair.shared is None:
-            self._deadlines.setdefault("receive", self._now + self._config.receive_wait_s)
+            self._timers.keep_or_start(Limit.RECEIVE)
         if stream.frames_in != self._frames_seen or stream.held or not stream.inside_fpdu:
             self._frames_seen = stream.frames_in
-            self._deadlines.pop("stall", None)
+            self._timers.stop(Limit.STALL)
         if stream.inside_fpdu and not stream.held:
-            self._deadlines.setdefault("stall", self._now + self._config.stall_timeout_s)
+            self._timers.keep_or_start(Limit.STALL)
         if self.state is State.CLOSING:
             self._advance_disconnect()
 
@@ -576,7 +562,7 @@ class Connection:
         assert stream is not None
         frames = stream.frames_in + stream.held - (stream.peer_terminate is not None)
         if self.state is State.READYING and frames:
-            self._deadlines.pop("ready", None)
+            self._timers.stop(Limit.READY)
             self._step(Step.READY)
             self._establish()
 
@@ -584,7 +570,7 @@ class Connection:
         """The peer lives."""
         if self._unheard:
             self._unheard = False
-            self._deadlines.pop("nudge", None)
+            self._timers.stop(Limit.NUDGE)
 
     def _nudge(self) -> None:
         """Our first FPDU may lie unread at the peer until more comes (see IwarpConfig.nudge_s): send what does no harm.
@@ -595,32 +581,32 @@ class Connection:
         if self._stream is not None and self.state in _UP and not self._local_fin:
             frame = self._stream.nudge()
             if frame is not None:
-                self._queue_out(memoryview(frame))
+                self._out.add(frame)
 
     def _refill(self) -> None:
         stream = self._stream
         if stream is None or self.state not in _UP or self._local_fin:
             return
-        have = sum(part.nbytes for part in self._out)
+        have = self._out.octets
         if have >= self._config.send_buffer // 2:
             return
         try:
             frames = stream.produce(self._config.send_buffer - have)
         except ProtocolFault as fault:
             self._fail(fault)
-            self._undated.add("drain")
+            self._timers.began_undated(Limit.DRAIN)
             return
         except MemoryError:
             self._fail(ProtocolFault(Cause.LOCAL_ERROR, "out of memory for what is to be sent"))
-            self._undated.add("drain")
+            self._timers.began_undated(Limit.DRAIN)
             return
-        self._out.extend(memoryview(frame) for frame in frames)
+        self._out.extend(frames)
 
     def _stream_eof(self) -> None:
         """A FIN between two messages is the graceful notice; anywhere else the connection is broken (R-IW-2)."""
         stream = self._stream
         assert stream is not None
-        self._deadlines.pop("stall", None)
+        self._timers.stop(Limit.STALL)
         if stream.inside_fpdu or stream.inside_message:
             where = "an FPDU" if stream.inside_fpdu else "a message"
             text = f"{self.name}: the peer closed inside {where} [CONNECTION_ABORTED, RFC 5044 8]"
@@ -645,7 +631,7 @@ class Connection:
             self._finish = Finish.SHUTDOWN
         if self._local_fin and self._peer_fin:
             self._step(Step.FINISHED)
-            self._deadlines.clear()
+            self._timers.stop_all()
             self._finish = Finish.CLOSE
             self._flush(
                 Aborted(
@@ -673,7 +659,7 @@ class Connection:
             self._lose(error)
             return
         assert self._stream is not None
-        self._queue_out(memoryview(self._stream.terminate(faults.terminate_for(fault))))
+        self._out.add(self._stream.terminate(faults.terminate_for(fault)))
         self._end_stream(error)
         self._begin_last_words()
 
@@ -731,8 +717,8 @@ class Connection:
         self._step(Step.LAST_WORDS)
         if self._stream is not None:
             self._stream.stop()
-        self._deadlines.clear()
-        self._deadlines["drain"] = self._now + self._config.terminate_drain_s
+        self._timers.stop_all()
+        self._timers.start(Limit.DRAIN)
         self._finish = Finish.SHUTDOWN
         if self._peer_fin:
             self._finish_draining()
@@ -740,54 +726,29 @@ class Connection:
     def _finish_draining(self) -> None:
         self._step(Step.FINISHED)
         if not self._out:  # else the drain limit goes on: the peer may never read it
-            self._deadlines.clear()
+            self._timers.stop_all()
         self._finish = Finish.CLOSE
 
     def _give_up(self, finish: Finish) -> None:
         if self.state not in (State.CLOSED, State.ERROR):
             self._step(Step.LOST)
-        self._deadlines.clear()
+        self._timers.stop_all()
         self._finish = finish
         self._out.clear()
 
-    def _expire(self, name: str) -> None:
-        config = self._config
-        if name == "drain":
+    def _expire(self, limit: Limit) -> None:
+        failure = self._timers.failure(limit)
+        if failure is not None:
+            self._lose(IoTimeout(f"{self.name}: {failure} [IO_TIMEOUT, R-TIME-1]"))
+        elif limit is Limit.DRAIN:
             self._give_up(Finish.CLOSE)
-        elif name == "reply":
-            self._time_out(f"no MPA reply within connect_timeout_s={config.connect_timeout_s:g}")
-        elif name == "request":
-            self._time_out(f"no MPA request within accept_timeout_s={config.accept_timeout_s:g}")
-        elif name == "ready":
-            self._time_out(f"no ready-to-receive indication within ready_timeout_s={config.ready_timeout_s:g}")
-        elif name == "disconnect":
-            self._time_out(f"the peer did not disconnect within disconnect_timeout_s={config.disconnect_timeout_s:g}")
-        elif name == "stall":
-            self._time_out(f"an FPDU is unfinished since stall_timeout_s={config.stall_timeout_s:g}")
-        elif name == "receive":
+        elif limit is Limit.RECEIVE:
             self._resume(hold=False)
-        elif name == "nudge":
+        elif limit is Limit.NUDGE:
             self._nudge()
-
-    def _time_out(self, text: str) -> None:
-        self._lose(IoTimeout(f"{self.name}: {text} [IO_TIMEOUT, R-TIME-1]"))
-
-    def _learn(self, now: float) -> None:
-        """Note what time it is. Limits that began while nobody had told count from now."""
-        for name in self._undated & self._deadlines.keys():
-            self._deadlines[name] += now - self._now
-        self._undated.clear()
-        self._now = now
 
     def _step(self, step: Step) -> None:
         self.state = next_state(self.state, step)
-
-    def _send_startup(self, octets: bytes) -> None:
-        self._startup_left += len(octets)
-        self._queue_out(memoryview(octets))
-
-    def _queue_out(self, octets: memoryview) -> None:
-        self._out.append(octets)
 
 
 def _culprit(stream: Stream, message: Terminate) -> FetchWork | None:

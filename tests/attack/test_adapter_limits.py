@@ -188,7 +188,7 @@ class TestRequestsPerAddress:
             reset(gone)
             until(lambda: adapter.query_statistics().connect_failure == 1)
             with raw_client(listener.local_address, mpa_request(b"alive")):
-                until(lambda: [item.connection_data.private_data for item in listener._requests] == [b"alive"])
+                until(lambda: [item.connection_data.private_data for item in tuple(listener._requests)] == [b"alive"])
 
 
 class TestCounters:

@@ -157,6 +157,7 @@ class _Run:
         """The passive side is not ready yet: the indication comes when the records begin to deliver."""
         if not self.late:
             self.deliver(0, pump=True)
+        self.pump()  # what the active side has to say first is on its way before anything can come back
         self.end.collect()
         self.end.events.clear()
         for _ in range(head[4] % 8):

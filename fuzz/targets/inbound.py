@@ -66,6 +66,8 @@ OPERATIONS: Final = (
     ),
 )
 
+MAX_CHUNKS: Final = 128
+"""Of one delivery: long messages octet by octet take long and show nothing that short ones do not."""
 LEFT_OPEN: Final = "an end whose moment is the core's own matter"
 LOOSE_ENDS: Final = frozenset({(0, 0, 0), (0, 1, 0)})
 """Own memory that has gone when a request starts; a read's source that has gone before the answer."""
@@ -190,7 +192,7 @@ class _Run:
     def deliver(self, chunk: int, *, pump: bool) -> None:
         """Bring what the peer has made: in chunks of that size, or at once. What the core does not want stays away."""
         octets = self.peer.take()
-        size = chunk % 600 or len(octets)
+        size = max(chunk % 600 or len(octets), len(octets) // MAX_CHUNKS)
         at = 0
         while at < len(octets) and self.end.core.wants_read():
             piece = octets[at : at + size]

@@ -4,6 +4,7 @@
 # PYTHON  the Python to make it with (default: the first that is 3.11 or newer)
 # MINUTES how long `make model` goes on (20), or `make fuzz`
 # SECONDS how long `make fuzz` goes on (60), if no MINUTES are given
+# SEED    what `make fuzz` begins with (drawn, and printed)
 # ARGS    more arguments for pytest: make test ARGS="-k framing -x"
 
 VENV ?= .venv
@@ -60,7 +61,7 @@ model: $(READY) ## compare two ends with the model of NDKPI's rules, in memory a
 
 fuzz: $(READY) ## throw octets at the protocol core, guided by its coverage, for SECONDS=60 or MINUTES; see docs/howto/fuzz.md
 	$(RUN) pip install --quiet --editable '.[fuzz]'
-	$(RUN) fuzz run $(if $(filter file,$(origin MINUTES)),--seconds $(SECONDS),--minutes $(MINUTES))
+	$(RUN) fuzz run $(if $(filter file,$(origin MINUTES)),--seconds $(SECONDS),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 interop: $(READY) ## run programs of a Linux guest with soft-iWARP under QEMU against softndk; builds the guest once
 	$(RUN) scripts.interop build

@@ -1,4 +1,7 @@
-"""The generator of almost-right streams without coverage: a few hundred inputs, new ones in each run."""
+"""The generator of almost-right streams without coverage: a few hundred inputs, the same ones in each run.
+
+New ones are what `make fuzz` is for: whether a change passes its tests should not depend on luck.
+"""
 
 import os
 import random
@@ -21,8 +24,8 @@ def change(data: bytes, rng: random.Random) -> bytes:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_random_inputs(target: str) -> None:
-    """SOFTNDK_FUZZ_SEED repeats a run."""
-    seed = int(os.environ.get("SOFTNDK_FUZZ_SEED") or random.SystemRandom().getrandbits(32))
+    """SOFTNDK_FUZZ_SEED gives others."""
+    seed = int(os.environ.get("SOFTNDK_FUZZ_SEED", "1"))
     print(f"SOFTNDK_FUZZ_SEED={seed}")
     rng = random.Random(seed)
     subject = TARGETS[target]

@@ -56,7 +56,7 @@ ERRORS: Final = {
     36: ("atomic: token, right, wrap or range", "RDMAP"),
     37: ("Atomic Response, but no atomic is outstanding, or it has another identifier", "RDMAP"),
     38: ("anything after a Terminate", "RDMAP"),
-    39: ("data after the peer's FIN", "TCP"),
+    39: ("data after the peer's FIN", "DDP"),
     40: ("completion queue overrun, or a fault of one stream", "this side"),
     41: ("fault of the whole adapter", "this side"),
     42: ("an own request that cannot be carried out; flush", "this side"),
@@ -65,7 +65,6 @@ ERRORS: Final = {
 """Row: what happens, and which layer finds it."""
 
 NOT_PLAYED: Final = {
-    39: "A TCP socket never hands over what comes behind a FIN: the system answers it with a reset, which is row 3.",
     41: "softndk has no fault that is all connections' at once, so it never sends this code; it is understood when received"
     " (`test_row_41_adapter_wide_fault_has_its_own_code`). A failure inside one connection resets that one.",
 }

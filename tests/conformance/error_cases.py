@@ -312,6 +312,18 @@ def after_a_terminate() -> Outcome:
     return Outcome(b"", here, "it has ended the connection itself")
 
 
+def data_after_fin() -> Outcome:
+    """No TCP socket hands these octets over; a wire in memory may."""
+    lab = Lab(seed=SEED)
+    lab.peer.send_fin()
+    lab.peer.received.clear()
+    memory = bytes(lab.side.memory)
+    lab.peer.closed = Finish.KEEP
+    lab.peer.send(write(lab.side.stag, lab.side.base, b"late"))
+    assert bytes(lab.side.memory) == memory
+    return outcome(lab.side, lab.peer)
+
+
 def completion_queue_overrun() -> Outcome:
     side = Side("lab", active=False, cq_depth=2, seed=SEED)
     peer = RawPeer(side)
@@ -434,6 +446,14 @@ CASES: Final = (
         "RD1 ACCESS_VIOLATION; 3 CANCELLED; connection: CONNECTION_ABORTED 0x11100",
         "it has ended the connection itself",
         after_a_terminate,
+    ),
+    Case(
+        39,
+        "a Write behind the FIN (not over TCP, which answers it with a reset)",
+        NO_CODE,
+        "4 CANCELLED; connection: peer closed, connection: CONNECTION_ABORTED",
+        PEER_RESET,
+        data_after_fin,
     ),
     Case(
         40,

@@ -157,6 +157,8 @@ class Connection:
             self._receive_request(data)
         elif state is State.ANSWERED:
             self._early += data
+        elif self._peer_fin and state in _UP:  # TCP hands over no such octets, another wire may
+            self._lose(Aborted(f"{self.name}: octets behind the peer's FIN [CONNECTION_ABORTED, RFC 5041 6.2]"))
         elif state is State.READYING or state in _UP:
             self._consume(data)
 

@@ -28,8 +28,9 @@ class IwarpConfig(TransportConfig):
     connect_timeout_s: from connect to the peer's MPA reply.
     accept_timeout_s: from the TCP accept to the complete MPA request.
     ready_timeout_s: from our MPA reply to the ready-to-receive indication, where one was negotiated.
-    nudge_s: as initiator, how long the peer may stay silent after our first FPDU before one zero-length RDMA Write
-        follows it; 0: never. Linux's siw can leave an FPDU that comes right behind its reply unread until more comes.
+    nudge_s: as initiator, how long the peer may stay silent after our first FPDU before a zero-length RDMA Write
+        follows it, and three more if it stays silent, each after twice the time; 0: never. Linux's siw can leave an FPDU
+        that comes right behind its reply unread until more comes.
     disconnect_timeout_s: from the local disconnect to the peer's.
     terminate_drain_s: how long input is read and thrown away after a Terminate or a close, so that a TCP reset does
         not destroy what we sent last.

@@ -49,6 +49,8 @@ READ_MOST: Final = 256 * 1024
 """Octets that a driver may read at once: of a peer that nobody knows yet, and of one that sends large FPDUs."""
 FRAMES_PER_READ: Final = 512
 """FPDUs that one read should not exceed: some milliseconds of work, then others have their turn."""
+NUDGES: Final = 4
+"""Zero-length RDMA Writes to a peer that stays silent, each after twice the time of the one before."""
 _READ_LEAST: Final = 2048
 _GRACEFUL: Final = 0x40000
 _CLOSED_EARLY: Final = 0x22001  # MPA's own codes (RFC 5044 8), which no Terminate can carry any more, or yet
@@ -83,6 +85,7 @@ class Connection:
         self._peer_fin = False
         self._local_fin = False
         self._disconnect_asked = False
+        self._nudges = 0
         self._unheard = False  # the active side has begun to send and has not heard of the peer since
         self._frames_seen = 0
         self._read_size = READ_FIRST
@@ -577,13 +580,17 @@ class Connection:
     def _nudge(self) -> None:
         """Our first FPDU may lie unread at the peer until more comes (see IwarpConfig.nudge_s): send what does no harm.
 
-        Inside a message more comes anyway.
+        Inside a message more comes anyway. A peer that was not ready to look may overlook the first of them as well.
         """
-        self._unheard = False
-        if self._stream is not None and self.state in _UP and not self._local_fin:
-            frame = self._stream.nudge()
-            if frame is not None:
-                self._out.add(frame)
+        if self._stream is None or self.state not in _UP or self._local_fin:
+            return
+        frame = self._stream.nudge()
+        if frame is not None:
+            self._out.add(frame)
+        self._nudges += 1
+        self._unheard = self._nudges < NUDGES
+        if self._unheard:
+            self._timers.start(Limit.NUDGE, times=2**self._nudges)
 
     def _refill(self) -> None:
         stream = self._stream

@@ -50,9 +50,9 @@ class TimeLimits:
         self._undated.clear()
         self.now = now
 
-    def start(self, limit: Limit) -> None:
-        """From now, also if it runs already."""
-        self._ends[limit] = self.now + self._seconds(limit)
+    def start(self, limit: Limit, *, times: int = 1) -> None:
+        """From now, also if it runs already; `times` as long as its setting says."""
+        self._ends[limit] = self.now + times * self._seconds(limit)
 
     def keep_or_start(self, limit: Limit) -> None:
         """Start it unless it runs."""

@@ -1,4 +1,4 @@
-"""A peer that leaves our first FPDU unread until more comes, as Linux's siw may: one zero-length RDMA Write follows it.
+"""A peer that leaves our first FPDU unread until more comes, as Linux's siw may: zero-length RDMA Writes follow it.
 
 RFC 5040 5.1 and RFC 5041 5.2 allow such a Write between any two messages, and it is checked against no memory.
 """
@@ -29,21 +29,52 @@ def sent(pair: CorePair) -> list[tuple[int, int]]:
     return [(ulpdu[1], len(ulpdu)) for ulpdu in pair.a_to_b.ulpdus()]
 
 
-def test_a_silent_peer_is_nudged_once() -> None:
+def test_a_silent_peer_is_nudged_four_times_each_after_twice_the_time() -> None:
     pair = connected()
     before = bytes(pair.b.memory)
     assert sent(pair) == [(WRITE, EMPTY_WRITE)]  # the ready-to-receive indication
-    pair.advance(NUDGE_S - 0.01)
-    assert len(sent(pair)) == 1
-    pair.advance(0.01)
-    assert sent(pair) == [(WRITE, EMPTY_WRITE)] * 2
+    for number in range(4):
+        pair.advance(NUDGE_S * 2**number - 0.01)
+        assert len(sent(pair)) == 1 + number
+        pair.advance(0.01)
+        assert sent(pair) == [(WRITE, EMPTY_WRITE)] * (2 + number)
     pair.advance(1000)
-    assert len(sent(pair)) == 2
+    assert len(sent(pair)) == 5
     assert pair.a.core.next_timeout() is None
     for side in (pair.a, pair.b):
         assert side.take_events() == []
         assert side.finished() == ([], [])
     assert pair.b.memory == before
+
+
+def test_a_peer_that_speaks_after_the_first_is_not_nudged_again() -> None:
+    pair = connected()
+    pair.a.receive(0, 64)
+    pair.advance(NUDGE_S)
+    assert len(sent(pair)) == 2
+    pair.b.send(b"awake")
+    pair.drive()
+    pair.advance(1000)
+    assert len(sent(pair)) == 2
+
+
+def test_a_peer_that_overlooks_the_first_too_is_woken_by_the_second() -> None:
+    """It was not yet ready to look when the first came."""
+    pair = connected(peer_to_peer=False)
+    pair.b.receive(0, 64, "r")
+    pair.a.send(b"hello", "s")
+    kept: list[bytes] = []
+
+    def overlook(octets: bytes) -> bytes:
+        kept.append(octets)
+        return b"" if len(kept) < 3 else b"".join(kept)
+
+    pair.a_to_b.alter = overlook
+    pair.drive()
+    pair.advance(NUDGE_S)
+    assert pair.b.finished()[1] == []
+    pair.advance(2 * NUDGE_S)
+    assert pair.b.finished()[1] == [("r", Status.SUCCESS)]
 
 
 def test_a_first_message_that_is_overlooked_arrives_by_it() -> None:

@@ -176,6 +176,8 @@ def test_linux_has_a_kernel_bug_when_a_peer_leaves_before_its_first_frame(case: 
             assert time.monotonic() < deadline, "rping is not told of the end, without a fault in the kernel's log"
         if guest.kernel_fault:
             break
+    else:
+        pytest.skip("the race inside Linux's iw_cm was lost every time")
     assert "kernel BUG at drivers/infiniband/core/iwcm.c" in guest.kernel_fault
 
 

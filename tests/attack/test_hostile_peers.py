@@ -86,11 +86,10 @@ def test_each_kind_of_attack_ends_as_documented_and_only_its_own_connection(kind
         server = Server(b.adapter)
         for seed in range(1 if kind in HASTY else 5):
             talk(a, b)
-            peer = Peer(server.listener.local_address, KINDS[kind].source, never)
-            with pytest.raises(Over) as ending:
-                KINDS[kind].attack(peer, random.Random(seed))
-            peer.close()
-            assert str(ending.value) in ENDINGS[kind]
+            with closing(Peer(server.listener.local_address, KINDS[kind].source, never)) as peer:
+                with pytest.raises(Over) as ending:
+                    KINDS[kind].attack(peer, random.Random(seed))
+                assert str(ending.value) in ENDINGS[kind]
         talk(a, b)
         until(lambda: len(b.adapter.query_connections()) == 1)
         callbacks_have_run(b.adapter)
@@ -145,15 +144,14 @@ def test_who_reads_again_gets_everything() -> None:
     never = threading.Event()
     with open_adapter() as adapter:
         server = Server(adapter)
-        peer = Peer(server.listener.local_address, "127.0.0.1", never)
-        token, length, address = peer.establish("late reader")
-        for _ in range(16):
-            peer.send(peer.read_request(token, address, length))
-        got = 0
-        while got < 16 * length:
-            got += len(peer.read_ulpdu()) - 14
-        assert got == 16 * length
-        peer.close()
+        with closing(Peer(server.listener.local_address, "127.0.0.1", never)) as peer:
+            token, length, address = peer.establish("late reader")
+            for _ in range(16):
+                peer.send(peer.read_request(token, address, length))
+            got = 0
+            while got < 16 * length:
+                got += len(peer.read_ulpdu()) - 14
+            assert got == 16 * length
 
 
 def test_a_full_completion_queue_harms_only_the_connections_attached_to_it() -> None:
@@ -214,9 +212,13 @@ def test_a_start_up_frame_is_all_that_is_kept_before_somebody_accepts() -> None:
     never = threading.Event()
     with open_adapter() as adapter:
         listener = adapter.listen()
-        peer = Peer(listener.local_address, "127.0.0.1", never)
-        peer.send(request(bytes(508)))
-        listener.next_request().result(PATIENCE_S)
-        peer.send(peer.untagged(Opcode.SEND, bytes(1000)) * 1000)
-        assert str(peer.ending()) in ("closed", "reset")
-        peer.close()
+        with closing(Peer(listener.local_address, "127.0.0.1", never)) as peer:
+            peer.send(request(bytes(508)))
+            listener.next_request().result(PATIENCE_S)
+            try:
+                peer.send(peer.untagged(Opcode.SEND, bytes(1000)) * 1000)
+            except Over as over:  # in the middle, where the buffers of TCP are small
+                ending = over
+            else:
+                ending = peer.ending()
+            assert str(ending) in ("closed", "reset")

@@ -44,9 +44,11 @@ def test_connections_of_both_adapters_are_told_with_addresses_state_and_owner() 
 
 def test_statistics_are_those_that_the_process_itself_sees() -> None:
     with pair() as (a, b):
-        b.qp.receive(b.mr[0:64])
-        a.qp.send(b"x" * 64)
-        b.cq.wait(10)
+        for here, there in ((a, b), (b, a)):  # both ways, or a side that has heard nothing may send more meanwhile
+            there.qp.receive(there.mr[0:64])
+            here.qp.send(b"x" * 64)
+            here.cq.wait(10)
+            there.cq.wait(10)
         seen = [answer["statistics"] for answer in answers()]
         for end in (a, b):
             own = end.adapter.query_statistics()

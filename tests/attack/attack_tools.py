@@ -18,7 +18,7 @@ from softndk.wire.mpa import Enhanced, FrameKind, StartupFrame
 
 _T = TypeVar("_T")
 
-PATIENCE_S = 10.0 * float(os.environ.get("SOFTNDK_TIMEOUT_SCALE", "1"))
+PATIENCE_S = 30.0 * float(os.environ.get("SOFTNDK_TIMEOUT_SCALE", "1"))
 """How long a test waits for what must happen. Reaching it is a failure, so it costs nothing to be generous."""
 
 RESET = struct.pack("ii", 1, 0)

@@ -28,7 +28,7 @@ from softndk import (
 )
 from softndk.testing import End
 
-PATIENCE_S = 10.0 * float(os.environ.get("SOFTNDK_TIMEOUT_SCALE", "1"))
+PATIENCE_S = 30.0 * float(os.environ.get("SOFTNDK_TIMEOUT_SCALE", "1"))
 """How long a test waits for what must happen. Reaching it is a failure, so it costs nothing to be generous."""
 
 EVERY_RIGHT = MrFlag.ALLOW_REMOTE_READ | MrFlag.ALLOW_REMOTE_WRITE

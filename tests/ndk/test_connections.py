@@ -948,13 +948,13 @@ def test_after_the_peers_disconnect_a_flush_or_close_gives_the_receives_back(bot
 
 
 def test_after_the_peers_close_the_disconnect_does_not_wait_for_reads_that_nobody_can_answer() -> None:
-    with raw_server() as (peer, end):
+    with raw_server(IwarpConfig(disconnect_timeout_s=3 * PATIENCE_S)) as (peer, end):
         end.qp.read(end.mr[0:8], 0, UNKNOWN, context="never answered")
         peer.read_request()
         peer.finish()
         assert ended(end).graceful
         assert end.cq.get_results() == []
-        end.connector.disconnect().exception(PATIENCE_S / 2)
+        end.connector.disconnect().exception(PATIENCE_S)
         assert one(end.cq).status is Status.CANCELLED
 
 

@@ -18,7 +18,7 @@ from softndk.drivers.tcp_listener import TcpListener
 from softndk.drivers.waiting import WaitQueue
 from softndk.iwarp.events import Finish
 
-PATIENCE_S = 10.0 * float(os.environ.get("SOFTNDK_TIMEOUT_SCALE", "1"))
+PATIENCE_S = 30.0 * float(os.environ.get("SOFTNDK_TIMEOUT_SCALE", "1"))
 """How long a test waits for what must happen. Reaching it is a failure, so it costs nothing to be generous."""
 
 

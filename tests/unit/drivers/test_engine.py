@@ -160,12 +160,10 @@ class TestWhoServes:
 
             with on_loan(waited, poll if way == "poll" else None):
                 pass
-            begin = time.monotonic()
             far.send(b"x")
             near.wait_for(lambda: bool(waited.source.entries))
             assert waited.readers == ["softndk-engine-near"]
             until(waited.served_by_engine)
-            assert time.monotonic() - begin < 100 * LOAN_S
 
     def test_one_serves_and_the_others_are_woken(self) -> None:
         with pair() as (near, far), ThreadPoolExecutor(4, "user") as pool:

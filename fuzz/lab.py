@@ -222,7 +222,7 @@ class End:
         self.access = MemoryAccess(adapter.table, adapter.datapath.logical, adapter.pd, self.pair)
         initiator = Initiator(b"", ird=limits[0], ord=limits[1], crc=config.crc, markers=config.markers)
         self.core = Connection(name, config, initiator=initiator if active else None, limits=limits)
-        self.pair.on_receive = self.core.kick
+        self.pair.on_receive = lambda: self.core.kick(self.now)
         self.stream: Stream | None = None
 
     def bind(self) -> None:
@@ -270,7 +270,7 @@ class End:
     def take_all(self) -> bytes:
         """Everything that the core wants to send now."""
         out = bytearray()
-        while parts := self.core.data_to_send():
+        while parts := self.core.data_to_send(self.now):
             piece = b"".join(parts)
             self.core.data_sent(len(piece), self.now)
             out += piece
@@ -287,7 +287,7 @@ class End:
             self.shared.post(request)
         else:
             self.pair.post_receive(request)
-            self.core.kick()
+            self.core.kick(self.now)
         self.core.handle_timeout(self.now)
         self.collect()
 

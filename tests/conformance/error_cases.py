@@ -245,7 +245,7 @@ def _waiting() -> Side:
 
 def _ready(side: Side) -> bytes:
     octets = b""
-    while parts := side.core.data_to_send():
+    while parts := side.core.data_to_send(NOW):
         octets += b"".join(parts)
         side.core.data_sent(sum(map(len, parts)), NOW)
     side.collect()

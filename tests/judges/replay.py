@@ -437,7 +437,7 @@ class Replay:
             elif not isinstance(event, events.Established):
                 self.ends.append(event)
                 self._note(event)
-        while parts := core.data_to_send():
+        while parts := core.data_to_send(NOW):
             octets = b"".join(parts)
             self.sent += octets
             core.data_sent(len(octets), NOW)

@@ -451,11 +451,11 @@ class MemoryWire(_Adapters):
             plug = self._plug(end)
             if plug.closed:
                 return False
-            if plug.reset and plug.core.data_to_send():
+            if plug.reset and plug.core.data_to_send(time.monotonic()):
                 self._lose(end)
                 return True
             out = bytearray()
-            while parts := plug.core.data_to_send():
+            while parts := plug.core.data_to_send(time.monotonic()):
                 octets = b"".join(parts)
                 out += octets
                 plug.core.data_sent(len(octets), time.monotonic())

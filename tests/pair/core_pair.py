@@ -10,6 +10,7 @@ import errno
 import os
 import random
 from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 from softndk.config import IwarpConfig
 from softndk.datapath import open_datapath
@@ -36,13 +37,16 @@ __all__ = ["ALL_RIGHTS", "CorePair", "Side", "Wire", "split"]
 
 ALL_RIGHTS = Right.LOCAL_WRITE | Right.REMOTE_READ | Right.REMOTE_WRITE
 PEER_TO_PEER = frozenset({Rtr.WRITE, Rtr.READ})
+START: Final = 1000.0
+"""The time at which every scenario begins."""
 
 
 class Side:
     """One end: a core with its data path, PD, QP, two CQs and one registered region.
 
     `memory` are the region's octets, numbered from `base`; `local_token` and `stag` are its tokens. `events` is what
-    the core has told, `fired` what the CQs' arms have caused, as (ring name, status).
+    the core has told, `fired` what the CQs' arms have caused, as (ring name, status). `now` is the time at which a post
+    is made; who drives the side keeps it.
     With `seed` the tokens are the same in every run.
     """
 
@@ -64,6 +68,7 @@ class Side:
         seed: int | None = None,
     ) -> None:
         self.name = name
+        self.now = START
         self.config = config or IwarpConfig()
         self.events: list[Event] = []
         self.fired: list[tuple[str, Status]] = []
@@ -131,7 +136,7 @@ class Side:
     def receive(self, offset: int, length: int, context: object = None) -> ReceiveRequest:
         request = ReceiveRequest([self.sge(offset, length)], context)
         self.pair.post_receive(request)
-        self.core.kick()
+        self.core.kick(self.now)
         return request
 
     def send(
@@ -338,9 +343,18 @@ class CorePair:
         self.b = b
         self.mss = mss
         self.chunk = chunk
-        self.now = 1000.0
+        self.now = START
         self.a_to_b = Wire()
         self.b_to_a = Wire()
+
+    @property
+    def now(self) -> float:
+        """The time, which is the same on both sides."""
+        return self.a.now
+
+    @now.setter
+    def now(self, now: float) -> None:
+        self.a.now = self.b.now = now
 
     # ---- scenarios
 
@@ -405,7 +419,7 @@ class CorePair:
             return False
         wire = self.from_side(side)
         moved = False
-        while parts := side.core.data_to_send():
+        while parts := side.core.data_to_send(self.now):
             octets = b"".join(parts)[: wire.room]
             if not octets:
                 break

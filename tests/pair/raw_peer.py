@@ -46,7 +46,6 @@ class RawPeer:
         mss: int = 1460,
     ) -> None:
         self.side = side
-        self.now = 1000.0
         self.received = bytearray()
         self.closed: Finish = Finish.KEEP
         side.core.connected(self.now, mss)
@@ -61,6 +60,15 @@ class RawPeer:
         self.crc = crc or self.reply.crc
         self.markers = markers
         self._framer = Framer(crc=self.crc, markers=self.reply.markers)
+
+    @property
+    def now(self) -> float:
+        """The time, which is the side's."""
+        return self.side.now
+
+    @now.setter
+    def now(self, now: float) -> None:
+        self.side.now = now
 
     def establish(self) -> None:
         """The zero-length RDMA Write that says that this end is ready."""
@@ -86,7 +94,7 @@ class RawPeer:
     def pump(self, limit: int | None = None) -> None:
         """Take what the side has ready, at most `limit` octets of it."""
         core = self.side.core
-        while parts := core.data_to_send():
+        while parts := core.data_to_send(self.now):
             octets = b"".join(parts)
             if limit is not None:
                 octets = octets[:limit]

@@ -113,7 +113,7 @@ class Subject:
             self.pump()
 
     def pump(self) -> None:
-        while parts := self.side.core.data_to_send():
+        while parts := self.side.core.data_to_send(NOW):
             self.sent += b"".join(parts)
             self.side.core.data_sent(sum(map(len, parts)), NOW)
         self.side.collect()

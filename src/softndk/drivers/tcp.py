@@ -73,7 +73,7 @@ class StreamCore(Protocol):
     def read_size(self) -> int:
         """How many octets the next read may take."""
 
-    def data_to_send(self) -> Sequence[Octets]:
+    def data_to_send(self, now: float) -> Sequence[Octets]:
         """What is ready, a bounded amount; empty: nothing. Octets not reported as sent are given again."""
 
     def data_sent(self, count: int, now: float) -> None:
@@ -423,7 +423,8 @@ class TcpStream(Channel):
             return False
         sock = self._open_socket()
         total = pieces = 0
-        while buffers := self.core.data_to_send():
+        now = self._engine.now()
+        while buffers := self.core.data_to_send(now):
             if total >= SEND_BUDGET or pieces >= SEND_BUFFERS:
                 self._blocked = True  # not really, but others come first
                 break
@@ -438,7 +439,8 @@ class TcpStream(Channel):
                 break
             if self._tap is not None:
                 self._tap_sent(offered, count)
-            self.core.data_sent(count, self._engine.now())
+            now = self._engine.now()
+            self.core.data_sent(count, now)
             total += count
             pieces += len(offered)
             if self.closed:

@@ -315,12 +315,12 @@ class Connection:
             self._flush(error)
             self._lose(error)
 
-    def kick(self) -> None:
+    def kick(self, now: float) -> None:
         """Something was posted: a held-back message may find its receive."""
+        self._timers.learn(now)
         if self._stream is not None and self._stream.held and self.pair is not None and self.pair.has_receive:
             self._timers.stop(Limit.RECEIVE)
             self._resume(hold=self._may_hold())
-            self._timers.began_undated(Limit.RECEIVE, Limit.STALL, Limit.DRAIN)
 
     # ---- outputs
 
@@ -336,8 +336,9 @@ class Connection:
         """How many octets to read at most before others have their turn: fewer where they were many small FPDUs."""
         return self._read_size
 
-    def data_to_send(self) -> list[memoryview]:
+    def data_to_send(self, now: float) -> list[memoryview]:
         """Octets for the peer, at most a few frames ahead of what the socket has taken."""
+        self._timers.learn(now)
         self._refill()
         if self.state is State.CLOSING and not self._out:
             self._advance_disconnect(exhausted=True)
@@ -603,11 +604,9 @@ class Connection:
             frames = stream.produce(self._config.send_buffer - have)
         except ProtocolFault as fault:
             self._fail(fault)
-            self._timers.began_undated(Limit.DRAIN)
             return
         except MemoryError:
             self._fail(ProtocolFault(Cause.LOCAL_ERROR, "out of memory for what is to be sent"))
-            self._timers.began_undated(Limit.DRAIN)
             return
         self._out.extend(frames)
 

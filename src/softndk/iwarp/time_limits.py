@@ -41,13 +41,9 @@ class TimeLimits:
         self.now = 0.0
         self._config = config
         self._ends: dict[Limit, float] = {}
-        self._undated: set[Limit] = set()
 
     def learn(self, now: float) -> None:
-        """Note what time it is. Limits that began while nobody had told count from now."""
-        for limit in self._undated & self._ends.keys():
-            self._ends[limit] += now - self.now
-        self._undated.clear()
+        """Note what time it is."""
         self.now = now
 
     def start(self, limit: Limit, *, times: int = 1) -> None:
@@ -57,10 +53,6 @@ class TimeLimits:
     def keep_or_start(self, limit: Limit) -> None:
         """Start it unless it runs."""
         self._ends.setdefault(limit, self.now + self._seconds(limit))
-
-    def began_undated(self, *limits: Limit) -> None:
-        """If they run, they have been started in a call which was not told the time."""
-        self._undated.update(limits)
 
     def stop(self, limit: Limit) -> None:
         self._ends.pop(limit, None)

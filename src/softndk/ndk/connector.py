@@ -335,7 +335,7 @@ class Connector(NdkObject):
         """A receive was posted."""
         core = self._core
         if core is not None and core.holding_back:
-            core.kick()
+            core.kick(self._runtime.now())
             self._pump()
 
     def _abort(self, text: str) -> None:

@@ -69,7 +69,7 @@ class ByteCore:
     def read_size(self) -> int:
         return self.at_most
 
-    def data_to_send(self) -> list[memoryview | bytes | bytearray]:
+    def data_to_send(self, now: float) -> list[memoryview | bytes | bytearray]:
         return [bytes(self.outgoing[:65536])] if self.outgoing else []
 
     def data_sent(self, count: int, now: float) -> None:

@@ -78,7 +78,7 @@ class Pieces(ByteCore):
         super().__init__()
         self.size = size
 
-    def data_to_send(self) -> list[memoryview | bytes | bytearray]:
+    def data_to_send(self, now: float) -> list[memoryview | bytes | bytearray]:
         views = (bytearray, bytes, memoryview)
         ready = bytes(self.outgoing[: 300 * 1000])
         return [
@@ -294,7 +294,7 @@ class TestSending:
         """A peer that asks for tiny TCP segments gets tiny FPDUs; making them takes the time, not their octets."""
 
         class Tiny(ByteCore):
-            def data_to_send(self) -> list[memoryview | bytes | bytearray]:
+            def data_to_send(self, now: float) -> list[memoryview | bytes | bytearray]:
                 return [bytes(self.outgoing[at : at + 10]) for at in range(0, min(640, len(self.outgoing)), 10)]
 
         end = End(runtime, Tiny())

@@ -161,7 +161,7 @@ class TestEnds:
         assert peer.side.take_events() == []
 
     def test_a_drain_that_begins_after_a_long_silence(self) -> None:
-        """The fault is met while octets are made, in a call that does not know what time it is."""
+        """The fault is met while octets are made, and that call is the first to be told the time."""
         peer = raw(IwarpConfig(terminate_drain_s=2))
         side = peer.side
         peer.now += 500
@@ -177,11 +177,11 @@ class TestEnds:
     def test_a_last_word_that_cannot_be_sent_at_once_after_a_long_silence(self) -> None:
         peer = raw(IwarpConfig(terminate_drain_s=2))
         side = peer.side
-        side.send([side.sge(1 << 20, 1)], "s")
-        ready = b"".join(side.core.data_to_send())
         peer.now += 500
-        side.core.handle_timeout(peer.now)
-        assert b"".join(side.core.data_to_send()) == ready
+        side.send([side.sge(1 << 20, 1)], "s")
+        ready = b"".join(side.core.data_to_send(peer.now))
+        side.core.handle_timeout(peer.now + 1)
+        assert b"".join(side.core.data_to_send(peer.now + 1)) == ready != b""
         assert side.core.next_timeout() == peer.now + 2
 
     def test_a_peer_that_never_reads_our_last_word(self) -> None:
@@ -194,7 +194,7 @@ class TestEnds:
         assert side.core.next_timeout() == peer.now + 2
         side.core.handle_timeout(peer.now + 2)
         assert side.core.finish() is Finish.CLOSE
-        assert side.core.data_to_send() == []
+        assert side.core.data_to_send(peer.now) == []
         assert side.core.next_timeout() is None
 
 
@@ -326,7 +326,7 @@ class TestCompletionOfSends:
             side.send(bytes(3000), "w")
         else:
             side.write(bytes(3000), 0x9000, 0x5501, "w")
-        total = sum(map(len, side.core.data_to_send()))
+        total = sum(map(len, side.core.data_to_send(peer.now)))
         peer.pump(total - 1)
         assert side.finished()[0] == []
         peer.pump(1)

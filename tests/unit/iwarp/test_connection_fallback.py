@@ -17,7 +17,7 @@ FALLBACK = IwarpConfig(fallback_revision_1=True)
 
 
 def ready(side: Side) -> bytes:
-    octets = b"".join(side.core.data_to_send())
+    octets = b"".join(side.core.data_to_send(NOW))
     side.core.data_sent(len(octets), NOW)
     return octets
 

@@ -7,6 +7,7 @@ import pytest
 from softndk.config import IwarpConfig
 from softndk.iwarp.connection import FRAMES_PER_READ, READ_FIRST, READ_MOST
 from softndk.iwarp.events import Finish
+from softndk.iwarp.qp_state import State
 from softndk.status import Status
 from softndk.wire.rdmap import Opcode
 from softndk.wire.terminate import Terminate
@@ -84,12 +85,32 @@ class TestHeldBack:
         assert pair.b.finished()[0] == [("s", SUCCESS)]
         assert pair.a.finished()[1] == [("r", SUCCESS)]
 
+    def test_the_next_held_message_waits_from_the_moment_of_the_receive(self) -> None:
+        """Nobody has told the core the time between the last octets and the receive."""
+        pair = connected(self.config)
+        pair.a.send(b"one")
+        pair.a.send(b"two")
+        pair.drive()
+        pair.now += 3
+        pair.b.receive(0, 64, "r1")
+        assert pair.b.core.holding_back
+        assert pair.b.core.next_timeout() == pair.now + 5
+
+    def test_a_receive_that_is_too_small_begins_the_drain(self) -> None:
+        pair = connected(self.config)
+        pair.a.send(b"waits")
+        pair.drive()
+        pair.now += 3
+        pair.b.receive(0, 1, "r")
+        assert pair.b.core.state is State.TERMINATE
+        assert pair.b.core.next_timeout() == pair.now + self.config.terminate_drain_s
+
     def test_kick_without_a_receive_changes_nothing(self) -> None:
         pair = connected(self.config)
         pair.a.send(b"waits")
         pair.drive()
-        pair.b.core.kick()
-        pair.a.core.kick()
+        pair.b.core.kick(pair.now)
+        pair.a.core.kick(pair.now)
         assert pair.b.core.holding_back
         assert pair.b.core.next_timeout() == pair.now + 5
 

@@ -50,7 +50,7 @@ def active(config: IwarpConfig | None = None, **options: int) -> Side:
     side = Side("A", active=True, config=config, ird=options.get("ird", 16), ord_limit=options.get("ord", 16))
     side.core.start_timer(NOW)
     side.core.connected(NOW, 1460)
-    sent = b"".join(side.core.data_to_send())
+    sent = b"".join(side.core.data_to_send(NOW))
     side.core.data_sent(len(sent), NOW)
     return side
 
@@ -107,7 +107,7 @@ def give(side: Side, octets: bytes) -> None:
 def taken(side: Side) -> bytes:
     """Everything the side has ready."""
     octets = b""
-    while parts := side.core.data_to_send():
+    while parts := side.core.data_to_send(NOW):
         octets += b"".join(parts)
         side.core.data_sent(sum(map(len, parts)), NOW)
     return octets

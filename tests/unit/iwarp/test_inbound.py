@@ -390,7 +390,7 @@ class TestReadRequest:
         side = Side("B", active=False, size=1 << 20)
         peer = raw(side)
         side.core.receive_data(memoryview(peer.frame(read_request(1, 1 << 20, side.stag, side.base))), peer.now)
-        ready = sum(map(len, side.core.data_to_send()))
+        ready = sum(map(len, side.core.data_to_send(peer.now)))
         assert ready < 1 << 19
         peer.pump()
         assert sum(len(ulpdu) - 14 for ulpdu in peer.take()) == 1 << 20

@@ -197,7 +197,7 @@ class TestMessages:
         side = peer.side
         side.memory[:4] = b"good"
         side.send([side.sge(0, 4)])
-        ready = side.core.data_to_send()
+        ready = side.core.data_to_send(peer.now)
         side.memory[:4] = b"evil"
         octets = b"".join(ready)
         side.core.data_sent(len(octets), peer.now)
@@ -330,7 +330,7 @@ class TestOrder:
         side.memory[:] = b"x" * len(side.memory)
         side.send([side.sge(0, 60_000), side.sge(0, 60_000)])
         side.local(lambda: ran.append(1), "local")
-        side.core.data_to_send()
+        side.core.data_to_send(peer.now)
         assert ran == []
         peer.pump()
         assert ran == [1]
@@ -486,7 +486,7 @@ def test_requests_are_not_started_faster_than_octets_leave() -> None:
     side = peer.side
     for number in range(32):
         side.send(bytes(20_000), number)
-    ready = sum(map(len, side.core.data_to_send()))
+    ready = sum(map(len, side.core.data_to_send(peer.now)))
     assert 65600 <= ready <= 2 * 65600
     assert len(side.pair.waiting) > 20
     peer.pump()

@@ -51,16 +51,6 @@ def test_starting_again_counts_from_now_and_keeping_does_not(limits: TimeLimits)
     assert limits.next_end() is None
 
 
-def test_what_began_in_a_call_without_the_time_counts_from_the_next_one_that_has_it(limits: TimeLimits) -> None:
-    limits.start(Limit.DRAIN)
-    limits.began_undated(Limit.DRAIN, Limit.STALL)
-    limits.learn(140.0)
-    assert limits.take_expired() is None
-    assert limits.next_end() == 141.0
-    limits.learn(140.5)
-    assert limits.next_end() == 141.0
-
-
 def test_a_limit_of_no_time_has_ended_when_it_starts(limits: TimeLimits) -> None:
     limits.start(Limit.RECEIVE)
     assert limits.take_expired() is Limit.RECEIVE

@@ -1,5 +1,7 @@
 """What the state machine has found, each as a program that it would break again."""
 
+import select
+
 import pytest
 
 from softndk import ConnectionInvalid, NdkError, OpFlag, Status
@@ -72,3 +74,20 @@ def test_a_reset_behind_the_peers_notice_is_seen() -> None:
             (1, Status.CANCELLED),
             (2, Status.CANCELLED),
         }
+
+
+def test_a_graceful_notice_is_told_though_a_reset_behind_it_came_before_anybody_read() -> None:
+    """R-DEV-1: sending is the first to notice; the peer's FIN lies in the socket, and the reset after it."""
+    with pair(flags=EVERY_RIGHT) as (a, b):
+        with a.adapter._lock:  # nobody reads before we send
+            b.connector.disconnect()
+            b.qp.flush()  # after the FIN nothing can be said any more: a reset
+            poll = select.poll()
+            stream = a.connector._stream
+            assert stream is not None
+            poll.register(stream._open_socket(), select.POLLERR)
+            assert poll.poll(PATIENCE_S * 1000)
+            a.qp.send(b"x", context=1)
+        assert ended(a).graceful
+        results = take(a.cq, 1)
+        assert [(result.request_context, result.status) for result in results] == [(1, Status.CANCELLED)]

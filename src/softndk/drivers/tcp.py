@@ -386,8 +386,8 @@ class TcpStream(Channel):
             self._on_activity()
             return True
         self._eof = True
-        if self._send_error is not None:
-            self._lost(self._send_error)
+        if self._send_error is not None and self._send_error.errno != errno.EPIPE:
+            self._lost(self._send_error)  # this end of file is the reset's; behind a FIN a reset would be EPIPE
             return True
         self._tell_tap("fin_received")
         self.core.receive_eof(now)
@@ -451,13 +451,13 @@ class TcpStream(Channel):
         return total > 0
 
     def _read_last_words(self, error: OSError) -> None:
-        """Sending fails, but the peer's reason may lie unread in the socket: first that, then the loss."""
+        """Sending fails, but the peer's reason, or its FIN, may lie unread in the socket: first that, then the loss."""
         self._send_error = error
         sock = self._sock
         while self._sock is sock and not self._eof and self.core.wants_read():
             if not self._read():
                 break
-        if self._sock is sock:
+        if self._sock is sock and self.core.finish() is not Finish.RECONNECT:
             self._lost(error)
 
     # ---- ending

@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import select
 import socket
 import struct
 import sys
@@ -43,9 +44,11 @@ def plain_listener() -> Iterator[socket.socket]:
         yield sock
 
 
-def connected(runtime: Runtime, plain_listener: socket.socket, **kinds: Any) -> tuple[End, socket.socket]:
+def connected(
+    runtime: Runtime, plain_listener: socket.socket, kind: type[ByteCore] = ByteCore
+) -> tuple[End, socket.socket]:
     """An end of ours and a plain socket as its peer."""
-    end = End(runtime, ByteCore(**kinds))
+    end = End(runtime, kind())
     with runtime.lock:
         end.stream.connect(plain_listener.getsockname())
     peer, _ = plain_listener.accept()
@@ -69,6 +72,28 @@ def receive_exactly(sock: socket.socket, count: int) -> bytes:
         assert part, "ended early"
         data += part
     return bytes(data)
+
+
+def reset(peer: socket.socket, end: End) -> None:
+    """Reset by `peer`, and wait until it has come."""
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORTIVE)
+    peer.close()
+    poll = select.poll()
+    poll.register(end.stream._open_socket(), select.POLLERR)
+    assert poll.poll(PATIENCE_S * 1000)
+
+
+class BeginsAnew(ByteCore):
+    """Answers a FIN with a new connection."""
+
+    def connected(self, now: float, mss: int) -> None:
+        super().connected(now, mss)
+        self.ending = Finish.KEEP
+
+    def receive_eof(self, now: float) -> None:
+        super().receive_eof(now)
+        self.outgoing.clear()
+        self.ending = Finish.RECONNECT
 
 
 class Pieces(ByteCore):
@@ -481,6 +506,44 @@ class TestEnding:
         assert "eof" not in end.core.log
         assert end.core.error is not None
         assert end.core.error.errno in (errno.ECONNRESET, errno.EPIPE)
+
+    @pytest.mark.parametrize("unread", [b"", b"unread"])
+    def test_when_sending_fails_a_fin_that_came_before_the_reset_is_still_told(
+        self, runtime: Runtime, plain_listener: socket.socket, unread: bytes
+    ) -> None:
+        """The reset leaves both in the socket, as far as the kernel keeps what it has acknowledged; Linux does."""
+        end, peer = connected(runtime, plain_listener)
+        with runtime.lock:  # so that nobody reads before we send
+            peer.sendall(unread)
+            peer.shutdown(socket.SHUT_WR)
+            reset(peer, end)
+            end.core.outgoing += b"x"
+            end.stream.pump()
+            assert end.stream.closed
+        assert end.core.received == unread
+        assert end.core.log == ["connected", *(["data"] if unread else []), "eof", "lost"]
+
+    def test_the_end_of_file_of_a_reset_is_no_fin(self, runtime: Runtime, plain_listener: socket.socket) -> None:
+        """When sending has taken the error of a reset, reading gives an end of file all the same."""
+        end, peer = connected(runtime, plain_listener)
+        with runtime.lock:
+            reset(peer, end)
+            end.core.outgoing += b"x"
+            end.stream.pump()
+        assert end.core.log == ["connected", "lost"]
+
+    def test_a_core_that_begins_anew_on_a_fin_is_not_told_the_reset_behind_it(
+        self, runtime: Runtime, plain_listener: socket.socket
+    ) -> None:
+        end, peer = connected(runtime, plain_listener, kind=BeginsAnew)
+        with runtime.lock:
+            peer.shutdown(socket.SHUT_WR)
+            reset(peer, end)
+            end.core.outgoing += b"x"
+            end.stream.pump()
+        again, _ = plain_listener.accept()
+        with again:
+            end.wait_for(lambda: end.core.log == ["connected", "eof", "connected"])
 
     def test_a_core_that_holds_the_stream_back_is_told_the_loss_all_the_same(
         self, runtime: Runtime, plain_listener: socket.socket

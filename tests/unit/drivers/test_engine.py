@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -352,6 +352,28 @@ class TestFairness:
             finally:
                 stop.set()
                 pouring.join(PATIENCE_S)
+
+    def test_threads_that_wait_for_the_lock_have_their_turn_between_two_channels(
+        self, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(softndk.drivers.engine, "TURN_S", 0.0)
+        monkeypatch.setattr(softndk.drivers.engine, "PAUSE_S", 1.0)
+        accepted: list[End] = []
+        listener = listening(runtime, ByteCore, accepted)
+        address = listener.local_address
+        assert address is not None
+        begun = threading.Event()
+        with ExitStack() as stack:
+            clients = [stack.enter_context(socket.create_connection(address, PATIENCE_S)) for _ in range(3)]
+            until(lambda: len(accepted) == len(clients))
+            with runtime.lock:  # so that all are ready at once
+                for end in accepted:
+                    end.core.on_data = begun.set
+                for client in clients:
+                    client.sendall(b"x")
+            assert begun.wait(PATIENCE_S)
+            with runtime.lock:
+                assert sum(len(end.core.received) for end in accepted) < len(clients)
 
     def test_a_flood_does_not_keep_the_lock_from_others(self, runtime: Runtime) -> None:
         accepted: list[End] = []

@@ -30,7 +30,8 @@ from softndk import (
     Status,
     open_adapter,
 )
-from softndk.conformance.model import ModelEnd, ModelPair
+from softndk.conformance.model import ModelPair
+from softndk.conformance.model_end import ModelEnd
 from softndk.conformance.model_memory import LOCAL_WRITE, READ, WRITE, Chunk, ModelMemory, ModelMr, ModelMw
 from softndk.conformance.model_queues import ModelCq, ModelReceive, ModelSrq, Posted
 from softndk.conformance.model_queues import Sge as ModelSge

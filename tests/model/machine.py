@@ -19,8 +19,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from softndk import CqNotify, NdkError, Result, Status
-from softndk.conformance.model import ModelEnd, ModelPair
+from softndk.conformance.model import ModelPair
+from softndk.conformance.model_checks import may_fail_later, receive_refusals, refusals
+from softndk.conformance.model_end import ModelEnd
 from softndk.conformance.model_memory import ModelMemory
+from softndk.conformance.model_orders import outcomes
 from softndk.conformance.model_queues import ModelReceive, ModelSrq, Posted, Sge
 from tests.model.drivers import (
     MAX_SGE,
@@ -140,7 +143,7 @@ class ModelMachine(RuleBasedStateMachine):
         """Orders that look alike now have left different things behind a message that is held back."""
         stands = self.pair, [end.kept for end in self.ends.values()]
         hidden = set()
-        for story in ModelPair.outcomes(before):
+        for story in outcomes(before):
             self.stand(*story)
             with suppress(AssertionError):
                 self.compare_all()
@@ -156,7 +159,7 @@ class ModelMachine(RuleBasedStateMachine):
     def other_orders(self, before: bytes) -> set[str] | None:
         """None: an order that the rules leave open leads from `before` to where both ends are. Else how each differs."""
         differences = set()
-        for pair, kept in ModelPair.outcomes(before):
+        for pair, kept in outcomes(before):
             self.stand(pair, kept)
             try:
                 self.count(self.compare_all())
@@ -258,11 +261,11 @@ class ModelMachine(RuleBasedStateMachine):
         if wish.careful and post.kind == "send" and not waits:
             self.prepare_for(side, post)
         model = self.model(side)
-        allowed = model.refusals(post)
+        allowed = refusals(model, post)
         self.say(f"{side} posts {post}")
         status = self.ends[side].post(post, self.ends[self.peer(side)])
         if status is None:
-            assert not allowed or model.may_fail_later(post, allowed), (
+            assert not allowed or may_fail_later(model, post, allowed), (
                 f"{side}: {post} was taken, {set(allowed)} expected"
             )
             model.post(post)
@@ -287,7 +290,7 @@ class ModelMachine(RuleBasedStateMachine):
                 assert self.pair is not None
                 self.pair.kick(model)
             return
-        allowed = model.receive_refusals(receive, QUEUE_DEPTH)
+        allowed = receive_refusals(model, receive, QUEUE_DEPTH)
         status = self.ends[side].receive(receive, shared=False)
         if status is None:
             assert not allowed, f"{side}: receive was taken, {set(allowed)} expected"

@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 
 from hypothesis import strategies as st
 
-from softndk.conformance.model import ModelEnd
+from softndk.conformance.model_end import ModelEnd
 from softndk.conformance.model_memory import READ, WRITE
 from softndk.conformance.model_queues import Posted, Sge
 from softndk.flags import OpFlag

@@ -1,0 +1,55 @@
+"""What the rules leave to chance: every end that the story of two ends can have.
+
+Free is how much of what is under way has arrived when an end looks, and so which of its answers come before the rest
+(RFC 5040 5.5: a response is made some time after its request has come), whether a response or an own request goes out
+first (no rule orders them), how much a TCP reset destroys of what comes before it (RFC 9293 3.10.7.4), and when an overrun
+is acted upon (R-CQERR-1 says no time). The order within each direction is not free.
+"""
+
+import pickle
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+from softndk.conformance.model import ModelPair
+
+__all__ = ["outcomes"]
+
+MOST_ORDERS = 20_000
+
+
+def outcomes(state: bytes) -> Iterator[tuple[ModelPair, Any]]:
+    """Every end. `state`: a pair and what belongs to it, pickled together."""
+    story = pickle.loads(state)
+    for end in story[0].ends:
+        story[0].run(end)
+    seen: set[bytes] = set()
+    left = [pickle.dumps(story)]
+    while left:
+        before = left.pop()
+        if before not in seen:
+            seen.add(before)
+            assert len(seen) < MOST_ORDERS, "too many orders to look at all of them"
+            moves = _moves(before)
+            if not moves:
+                yield pickle.loads(before)
+            left += moves
+
+
+def _moves(before: bytes) -> list[bytes]:
+    """The states that an arrival, the reaction to an overrun, or both lead to."""
+    found: list[bytes] = []
+    coming = [len(end.incoming) for end in pickle.loads(before)[0].ends]
+    for side in (0, 1):
+        for count, reacts, responses_first in product(range(coming[side] + 1), (False, True), (False, True)):
+            story = pickle.loads(before)
+            pair, end = story[0], story[0].ends[side]
+            moved = pair.deliver(end, count)
+            if pair.act_on_overrun(end) if reacts else moved:
+                end.responses_first = responses_first
+                pair.run(end)
+                found.append(pickle.dumps(story))
+        story = pickle.loads(before)
+        if story[0].lose_to_reset(story[0].ends[side]):
+            found.append(pickle.dumps(story))
+    return found

@@ -55,6 +55,12 @@ _READ_LEAST: Final = 2048
 _GRACEFUL: Final = 0x40000
 _CLOSED_EARLY: Final = 0x22001  # MPA's own codes (RFC 5044 8), which no Terminate can carry any more, or yet
 _MALFORMED: Final = 0x22004
+_STARTUP_CAUSES: Final = {
+    StartupReason.INSUFFICIENT_IRD: Cause.STARTUP_INSUFFICIENT_IRD,
+    StartupReason.NO_MATCHING_RTR: Cause.STARTUP_NO_RTR,
+    StartupReason.LOCAL_FAILURE: Cause.STARTUP_FAILED,
+}
+"""Those that the peer is told of by a Terminate."""
 _MAX_VECTORS: Final = 64
 _OVER: Final = frozenset({State.TERMINATE, State.CLOSED, State.ERROR})
 _UP: Final = frozenset({State.RTS, State.PEER_CLOSED, State.CLOSING})
@@ -385,8 +391,7 @@ class Connection:
         if isinstance(answer, Rejection):
             self._fail_startup(
                 Refused(
-                    f"{self.name}: the peer rejected the connection"
-                    f" ({len(answer.private_data)} octets of private data) [CONNECTION_REFUSED, R-REJECT-1]",
+                    f"{self.name}: the peer rejected the connection ({_said(answer)}) [CONNECTION_REFUSED, R-REJECT-1]",
                     private_data=answer.private_data,
                 )
             )
@@ -456,17 +461,22 @@ class Connection:
             failure = Refused(f"{text} [CONNECTION_REFUSED]", provider_error_code=code)
         else:
             failure = Aborted(f"{text} [CONNECTION_ABORTED, RFC 5044 7.1]", provider_error_code=code)
-        if error.terminate is not None:
-            layer, etype, code = error.terminate
-            framer = Framer(crc=error.crc, markers=error.send_markers)
-            header = ddp.UntaggedHeader(True, rdmap.control(rdmap.Opcode.TERMINATE), 0, ddp.QueueNumber.TERMINATE, 1, 0)
-            body = Terminate(layer, etype, code, None, b"", b"").emit()
-            self._out.add_startup(framer.frame(header.emit(), [memoryview(body)]))
-            failure.provider_error_code = 0x20000 | layer << 12 | etype << 8 | code
-            self._begin_last_words()
-            self._events.append(events.StartupFailed(failure))
-        else:
+        cause = _STARTUP_CAUSES.get(error.reason)
+        if cause is None:
             self._fail_startup(failure)
+            return
+        fault = ProtocolFault(cause, text)
+        failure = Aborted(
+            f"{text} [CONNECTION_ABORTED, {cause.value.rule}]",
+            provider_error_code=faults.sent_code(fault),
+            fault=faults.fault_value(fault),
+        )
+        framer = Framer(crc=error.crc, markers=error.send_markers)
+        header = ddp.UntaggedHeader(True, rdmap.control(rdmap.Opcode.TERMINATE), 0, ddp.QueueNumber.TERMINATE, 1, 0)
+        body = faults.terminate_for(fault).emit()
+        self._out.add_startup(framer.frame(header.emit(), [memoryview(body)]))
+        self._begin_last_words()
+        self._events.append(events.StartupFailed(failure))
 
     def _fail_startup(self, error: NdkError) -> None:
         self._give_up(Finish.CLOSE)
@@ -757,6 +767,14 @@ class Connection:
 
     def _step(self, step: Step) -> None:
         self.state = next_state(self.state, step)
+
+
+def _said(answer: Rejection) -> str:
+    """What the peer sent with its rejection: its read limits may be the reason (RFC 6581 9)."""
+    said = f"{len(answer.private_data)} octets of private data"
+    if answer.peer_ird or answer.peer_ord:
+        said += f"; its read limits: inbound {answer.peer_ird}, outbound {answer.peer_ord}"
+    return said
 
 
 def _culprit(stream: Stream, message: Terminate) -> FetchWork | None:

@@ -292,6 +292,14 @@ class TestRefusals:
         assert pair.a.core.is_over
         assert pair.b.core.is_over
 
+    def test_the_read_limits_of_a_rejection_are_told(self) -> None:
+        """RFC 6581 9: the responder may reject for want of reads, and says so in its Reply."""
+        side = active()
+        give(side, reply(enhanced=Enhanced(ird=3, ord=77, peer_to_peer=True, rtr_write=True), reject=True))
+        text = str(failure(side.take_events()))
+        assert "inbound 3" in text
+        assert "outbound 77" in text
+
     def test_a_rejecting_side_reads_until_the_peer_has_closed(self) -> None:
         side = offered()
         side.core.reject(b"", NOW)
@@ -439,6 +447,11 @@ class TestMalformed:
         give(side, reply(enhanced=enhanced))
         error = failure(side.take_events())
         assert error.provider_error_code == 0x20000 | int(code, 16)
+        fault = error.fault
+        assert fault is not None
+        assert (fault.layer << 12 | fault.etype << 8 | fault.code, fault.received) == (int(code, 16), False)
+        assert fault.rule.startswith("RFC 6581")
+        assert fault.rule in str(error)
         body = bytes.fromhex(f"4147 00000000 00000002 00000001 00000000 {code} 0000")
         assert taken(side) == fpdu(body, position=0, crc=True, markers=False)
         assert side.core.finish() is Finish.SHUTDOWN

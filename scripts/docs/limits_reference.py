@@ -29,7 +29,9 @@ SETTING_REASONS = {
     "disconnect_timeout_s": "the peer's program must answer; NDKPI lets the provider choose the limit",
     "terminate_drain_s": "a peer that never closes must not hold the socket for ever",
     "receive_wait_s": "the transport calls it an error; hiding it would let a bug pass a test",
-    "user_timeout_s": "a peer without power never acknowledges; Linux alone gives up after about 15 minutes",
+    "dead_peer_timeout_s": "a peer without power never acknowledges, and Linux alone gives up after about 15 minutes; TCP"
+    " sends again at growing intervals, so an outage of the network up to about half of this always passes unnoticed",
+    "user_timeout_s": "it would end living peers too; where dead_peer_timeout_s does nothing it is the only limit",
     "stall_timeout_s": "a peer that stops inside an FPDU holds memory and a descriptor",
     "keepalive_s": "a dead and idle peer sends nothing, so only TCP's probes find it",
     "max_pending_requests": "requests that nobody accepts hold memory and a descriptor each",

@@ -37,8 +37,12 @@ class IwarpConfig(TransportConfig):
     receive_wait_s: grace for a message that finds no posted receive; 0: Terminate at once (RFC 5041 7.1).
     stall_timeout_s: how long a peer may leave an FPDU unfinished.
     keepalive_s: idle time before TCP probes a silent peer; 0 switches it off.
+    dead_peer_timeout_s: how long the peer's TCP may leave retransmissions and probes of a closed window unanswered while
+        octets of ours are unacknowledged; 0 leaves it to user_timeout_s and the system. A peer that only does not read
+        answers. 2 or more; does nothing on systems other than Linux.
     user_timeout_s: how long sent data may stay unacknowledged, or unsent because the peer does not read, before TCP gives
-        up; 0 leaves it to the system. A peer may hold back for long (an empty SRQ, R-SRQ-3), hence 0.
+        up; 0 leaves it to dead_peer_timeout_s and the system. A peer may hold back for long (an empty SRQ, R-SRQ-3),
+        hence 0.
     max_pending_requests: connection requests waiting for accept or reject, per listener; further ones are refused.
     max_pending_requests_per_address: the same from one source address (IPv6: one /64 network); further ones are refused.
     max_handshakes: TCP connections per listener whose MPA request is not complete; further ones are closed.
@@ -74,6 +78,7 @@ class IwarpConfig(TransportConfig):
     receive_wait_s: float = 0.0
     stall_timeout_s: float = 30.0
     keepalive_s: float = 30.0
+    dead_peer_timeout_s: float = 60.0
     user_timeout_s: float = 0.0
     max_pending_requests: int = 256
     max_pending_requests_per_address: int = 128
@@ -97,6 +102,11 @@ class IwarpConfig(TransportConfig):
             value = getattr(self, item.name)
             if item.name.endswith("_s") and not (isinstance(value, (int, float)) and 0 <= value < 1e9):
                 raise InvalidParameter(f"IwarpConfig: {item.name}={value!r}; must be seconds from 0 to 1e9")
+        if 0 < self.dead_peer_timeout_s < _LEAST_DEAD_PEER_S:
+            raise InvalidParameter(
+                f"IwarpConfig: dead_peer_timeout_s={self.dead_peer_timeout_s!r}; must be 0 (off), or"
+                f" {_LEAST_DEAD_PEER_S:g} or more: TCP needs time to send again"
+            )
         for name in ("crc", "markers", "fallback_revision_1", "peer_to_peer", "rfc7306"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"IwarpConfig: {name}={getattr(self, name)!r} is no bool")
@@ -122,6 +132,8 @@ class IwarpConfig(TransportConfig):
 
 _MOST_READS: Final = 0x3FFE
 """What 14 bits of IRD and ORD can say; 0x3fff stands for "not negotiated"."""
+_LEAST_DEAD_PEER_S: Final = 2.0
+"""Linux sends again after 0.2 s at the earliest, and at twice the distance each time."""
 _READ_LIMITS: Final = ("max_inbound_read_limit", "max_outbound_read_limit")
 _COUNTS: Final = (
     "max_pending_requests",

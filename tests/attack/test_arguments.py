@@ -274,6 +274,14 @@ class TestConfig:
             with pytest.raises((TypeError, InvalidParameter), match=field):
                 IwarpConfig(**{field: value})
 
+    @pytest.mark.parametrize(("seconds", "taken"), [(0, True), (0.1, False), (1.99, False), (2, True), (1e6, True)])
+    def test_a_dead_peer_gets_the_time_to_answer_a_retransmission(self, seconds: float, taken: bool) -> None:
+        if taken:
+            assert IwarpConfig(dead_peer_timeout_s=seconds).dead_peer_timeout_s == seconds
+        else:
+            with pytest.raises(InvalidParameter, match=r"dead_peer_timeout_s=.*must be 0 \(off\), or 2 or more"):
+                IwarpConfig(dead_peer_timeout_s=seconds)
+
 
 def test_a_version_may_be_any_pair() -> None:
     adapter: Adapter = open_adapter(version=(2, 0))  # type: ignore[arg-type]

@@ -25,6 +25,9 @@ from softndk import (
     open_adapter,
 )
 from softndk.testing import End, kill, pair
+from tests.deaf_socket import deafen
+from tests.ndk.ends import PATIENCE_S
+from tests.ndk.raw_peer import raw_client
 
 WAIT_S: Final = 5.0
 FAILURES: Final[dict[str, Callable[[], str]]] = {}
@@ -377,6 +380,16 @@ def connection_reset() -> str:
     with pair() as (a, b):
         kill(b.adapter, "reset")
         return ending(a)
+
+
+@failure
+def dead_peer() -> str:
+    with raw_client(IwarpConfig(dead_peer_timeout_s=2)) as (peer, end):
+        deafen(peer.sock)
+        end.qp.send(b"is anybody there?")
+        error = end.connector.disconnected.result(PATIENCE_S).error
+        assert error is not None
+        return str(error)
 
 
 @failure

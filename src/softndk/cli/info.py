@@ -71,6 +71,7 @@ CONFIG_ROWS: Final = {
     "receive_wait_s": _Row("s", "grace for a message without a posted receive"),
     "stall_timeout_s": _Row("s", "peer leaves an FPDU unfinished"),
     "keepalive_s": _Row("s", "idle time before TCP probes; 0: never"),
+    "dead_peer_timeout_s": _Row("s", "retransmissions and probes unanswered; 0: the system's limit"),
     "user_timeout_s": _Row("s", "sent data unacknowledged or unread; 0: the system's limit"),
     "max_pending_requests": _Row("requests", "unanswered, per listener"),
     "max_pending_requests_per_address": _Row("requests", "of these, from one source address"),

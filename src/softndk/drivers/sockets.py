@@ -32,11 +32,13 @@ _IP_LOCAL_PORT_RANGE: Final = 51
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TcpOptions:
     """keepalive_s: idle time before a silent peer is probed. user_timeout_s: how long sent data may stay
-    unacknowledged or untransmitted. 0 leaves the system's defaults.
+    unacknowledged or untransmitted. 0 leaves the system's defaults. dead_peer_timeout_s: how long a peer may leave
+    retransmissions and probes unanswered; no option of the socket, `dead_peer` watches it.
     """
 
     keepalive_s: float = 0.0
     user_timeout_s: float = 0.0
+    dead_peer_timeout_s: float = 0.0
 
 
 def socket_address(address: Address) -> tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]:

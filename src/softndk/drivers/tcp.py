@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Final, Protocol
 
 from softndk.drivers.channel import READ, WRITE, Channel
+from softndk.drivers.dead_peer import DeadPeerWatch
 from softndk.drivers.dispatch import report_unraisable
 from softndk.drivers.engine import Engine
 from softndk.drivers.sockets import (
@@ -26,6 +27,7 @@ from softndk.drivers.sockets import (
     set_options,
     socket_address,
 )
+from softndk.drivers.tcp_info import CAN_READ, read_tcp_info
 from softndk.iwarp.events import Finish
 
 __all__ = ["StreamCore", "Tap", "TcpStream"]
@@ -131,6 +133,7 @@ class TcpStream(Channel):
         "_source",
         "_tap",
         "_tap_factory",
+        "_watch",
         "closed",
         "core",
     )
@@ -162,6 +165,7 @@ class TcpStream(Channel):
         self._eof = False
         self._probe_at = math.inf
         self._probe_wait = PROBE_FIRST_S
+        self._watch = DeadPeerWatch(self._options.dead_peer_timeout_s if CAN_READ else 0.0)
         self._fin_sent = False
         self._send_error: OSError | None = None
         self._busy = False
@@ -290,9 +294,10 @@ class TcpStream(Channel):
 
     def deadline(self) -> float | None:
         when = self.core.next_timeout()
-        if not self._is_unwatched:
+        own = min(self._watch.look_at, self._probe_at) if self._is_unwatched else self._watch.look_at
+        if own == math.inf:
             return when
-        return self._probe_at if when is None else min(when, self._probe_at)
+        return own if when is None else min(when, own)
 
     def on_ready(self, mask: int) -> None:
         if self._busy or self.closed:
@@ -313,6 +318,8 @@ class TcpStream(Channel):
     def on_deadline(self) -> None:
         now = self._engine.now()
         if self._is_unwatched and self._probe_at <= now and not self._survives(now):
+            return
+        if self._watch.look_at <= now and not self._is_answered(now):
             return
         when = self.core.next_timeout()
         if when is not None and when <= now:
@@ -413,6 +420,13 @@ class TcpStream(Channel):
             self._lost(OSError(code, os.strerror(code)))
         return not self.closed
 
+    def _is_answered(self, now: float) -> bool:
+        """Octets of ours were unacknowledged at the last look; False: the peer is dead, and so is the connection now."""
+        verdict = self._watch.look(read_tcp_info(self._open_socket()), now)
+        if verdict is not None:
+            self._lost(OSError(errno.ETIMEDOUT, verdict), abort=True)
+        return not self.closed
+
     # ---- sending
 
     def _send_ready(self) -> bool:
@@ -448,6 +462,8 @@ class TcpStream(Channel):
             if count < sum(map(_size, offered)):
                 self._blocked = True
                 break
+        if total:
+            self._watch.sent(self._engine.now())
         return total > 0
 
     def _read_last_words(self, error: OSError) -> None:
@@ -480,11 +496,15 @@ class TcpStream(Channel):
                 self._open_socket().shutdown(socket.SHUT_WR)
             self._tell_tap("fin_sent")
 
-    def _lost(self, error: OSError) -> None:
+    def _lost(self, error: OSError, *, abort: bool = False) -> None:
+        """Tell the core. `abort`: TCP itself has not given up yet."""
         if not self._connecting and not self._eof and not self.core.wants_read():
             self._give_rest()
-        self._tell_tap("reset", True)
-        self._close()
+        if abort:
+            self._reset()
+        else:
+            self._tell_tap("reset", True)
+            self._close()
         self.core.connection_lost(error, self._engine.now())
         if self.core.finish() is Finish.RECONNECT:
             self._reconnect()
@@ -505,6 +525,7 @@ class TcpStream(Channel):
         self.closed = False
         self._blocked = self._eof = self._fin_sent = False
         self._probe_at = math.inf
+        self._watch.rest()
         self._send_error = None
         self._tap = None
         self.connect(self._peer, self._source, shared=self._shared)

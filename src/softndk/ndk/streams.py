@@ -14,7 +14,12 @@ def make_stream(
     context: AdapterContext, core: Connection, on_activity: Callable[[], None], *, active: bool
 ) -> TcpStream:
     """A TCP stream under `core`, traced if the adapter is."""
-    options = TcpOptions(keepalive_s=context.config.keepalive_s, user_timeout_s=context.config.user_timeout_s)
+    config = context.config
+    options = TcpOptions(
+        keepalive_s=config.keepalive_s,
+        user_timeout_s=config.user_timeout_s,
+        dead_peer_timeout_s=config.dead_peer_timeout_s,
+    )
     engine = context.runtime.engine
     capture = context.capture
     if capture is None:

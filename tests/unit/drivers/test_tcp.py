@@ -19,6 +19,7 @@ from softndk.drivers.sockets import Address, TcpOptions, socket_address
 from softndk.drivers.tcp import IOV_MAX, SEND_BUDGET, SEND_BUFFERS, Octets, TcpStream
 from softndk.drivers.tcp_listener import ACCEPT_BATCH, TcpListener
 from softndk.iwarp.events import Finish
+from tests.deaf_socket import deafen
 from tests.unit.drivers.driver_parts import PATIENCE_S, ByteCore, End, listening, pair, running, until
 
 ABORTIVE = struct.pack("ii", 1, 0)
@@ -45,10 +46,13 @@ def plain_listener() -> Iterator[socket.socket]:
 
 
 def connected(
-    runtime: Runtime, plain_listener: socket.socket, kind: type[ByteCore] = ByteCore
+    runtime: Runtime,
+    plain_listener: socket.socket,
+    kind: type[ByteCore] = ByteCore,
+    options: TcpOptions | None = None,
 ) -> tuple[End, socket.socket]:
     """An end of ours and a plain socket as its peer."""
-    end = End(runtime, kind())
+    end = End(runtime, kind(), options)
     with runtime.lock:
         end.stream.connect(plain_listener.getsockname())
     peer, _ = plain_listener.accept()
@@ -623,6 +627,53 @@ class TestEnding:
             assert len(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody looks for dead peers")
+class TestDeadPeers:
+    def test_a_core_that_holds_the_stream_back_gets_the_rest_and_the_loss(
+        self, runtime: Runtime, plain_listener: socket.socket
+    ) -> None:
+        """The peer's reason may lie unread in the socket. What is told names the limit."""
+        end, peer = connected(runtime, plain_listener, options=TcpOptions(dead_peer_timeout_s=1))
+        with runtime.lock:
+            end.core.readable = False
+            end.stream.pump()
+        with peer:
+            peer.sendall(b"last words")
+            deafen(peer)
+            end.send(b"x" * 1234)
+            end.wait_for(lambda: end.stream.closed)
+        assert end.core.log == ["connected", "lost"]
+        assert end.core.rest == b"last words"
+        assert end.core.error is not None
+        assert end.core.error.errno == errno.ETIMEDOUT
+        assert "1,234 octets unacknowledged" in str(end.core.error)
+        assert "dead_peer_timeout_s=1" in str(end.core.error)
+
+    def test_nobody_looks_at_an_idle_connection(self, runtime: Runtime, plain_listener: socket.socket) -> None:
+        end, peer = connected(runtime, plain_listener, options=TcpOptions(dead_peer_timeout_s=1))
+        with peer:
+            assert end.stream.deadline() is None
+            for _ in range(2):
+                with runtime.lock:
+                    end.send(b"x")
+                    assert end.stream.deadline() is not None
+                until(lambda: end.stream.deadline() is None)
+            assert not end.stream.closed
+            assert receive_exactly(peer, 2) == b"xx"
+
+    def test_a_new_connection_of_the_same_core_is_under_no_suspicion(
+        self, runtime: Runtime, plain_listener: socket.socket
+    ) -> None:
+        end, peer = connected(runtime, plain_listener, options=TcpOptions(dead_peer_timeout_s=1))
+        with peer:
+            end.send(b"x")
+            end.core.ending = Finish.RECONNECT
+            with runtime.lock:
+                end.stream.pump()
+                assert end.stream.deadline() is None
+                end.core.ending = Finish.KEEP
+
+
 class NotedTap:
     def __init__(self) -> None:
         self.log: list[str] = []
@@ -652,7 +703,9 @@ class NotedTap:
 
 
 class TestTheTap:
-    def tapped(self, runtime: Runtime, plain_listener: socket.socket, tap: NotedTap) -> tuple[End, socket.socket]:
+    def tapped(
+        self, runtime: Runtime, plain_listener: socket.socket, tap: NotedTap, options: TcpOptions | None = None
+    ) -> tuple[End, socket.socket]:
         end = End(runtime, Pieces())
         seen: list[tuple[Address, Address]] = []
 
@@ -660,7 +713,7 @@ class TestTheTap:
             seen.append((local, peer))
             return tap
 
-        end.stream = TcpStream(runtime.engine, end.core, end._active, tap=make)
+        end.stream = TcpStream(runtime.engine, end.core, end._active, tap=make, options=options)
         with runtime.lock:
             end.stream.connect(plain_listener.getsockname())
         peer, name = plain_listener.accept()
@@ -699,6 +752,18 @@ class TestTheTap:
             else:
                 end.end(Finish.RESET)
         assert tap.log == ["opened", f"reset by peer: {by_peer}"]
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody looks for dead peers")
+    def test_a_dead_peers_connection_is_reset_by_this_side(
+        self, runtime: Runtime, plain_listener: socket.socket
+    ) -> None:
+        tap = NotedTap()
+        end, peer = self.tapped(runtime, plain_listener, tap, TcpOptions(dead_peer_timeout_s=1))
+        with peer:
+            deafen(peer)
+            end.send(b"x")
+            end.wait_for(lambda: end.stream.closed)
+        assert tap.log == ["opened", "reset by peer: False"]
 
     @pytest.mark.parametrize("method", ["opened", "sent", "received", "fin_received"])
     def test_a_trace_that_fails_is_reported_and_the_connection_goes_on(

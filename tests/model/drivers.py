@@ -32,7 +32,7 @@ from softndk import (
 )
 from softndk.conformance.model import ModelPair
 from softndk.conformance.model_end import ModelEnd
-from softndk.conformance.model_memory import LOCAL_WRITE, READ, WRITE, Chunk, ModelMemory, ModelMr, ModelMw
+from softndk.conformance.model_memory import ATOMIC, LOCAL_WRITE, READ, WRITE, Chunk, ModelMemory, ModelMr, ModelMw
 from softndk.conformance.model_queues import ModelCq, ModelReceive, ModelSrq, Posted
 from softndk.conformance.model_queues import Sge as ModelSge
 from softndk.drivers.channel import Channel
@@ -52,7 +52,12 @@ RIGHTS = {  # normal regions: name -> (address, flags, rights)
     "rw": (0x10000, MrFlag.ALLOW_REMOTE_READ | MrFlag.ALLOW_REMOTE_WRITE, frozenset({READ, WRITE, LOCAL_WRITE})),
     "ro": (0x20000, MrFlag.ALLOW_REMOTE_READ, frozenset({READ})),
     "lo": (0x30000, MrFlag.ALLOW_LOCAL_WRITE, frozenset({LOCAL_WRITE})),
-    "alien": (0x40000, MrFlag.ALLOW_REMOTE_READ | MrFlag.ALLOW_REMOTE_WRITE, frozenset({READ, WRITE, LOCAL_WRITE})),
+    "at": (0x50000, MrFlag.ALLOW_REMOTE_ATOMIC, frozenset({ATOMIC, LOCAL_WRITE})),
+    "alien": (
+        0x40000,
+        MrFlag.ALLOW_REMOTE_READ | MrFlag.ALLOW_REMOTE_WRITE | MrFlag.ALLOW_REMOTE_ATOMIC,
+        frozenset({READ, WRITE, ATOMIC, LOCAL_WRITE}),
+    ),
 }
 FAST = {"fr0": (2, True), "fr1": (1, False)}  # pages, remote access
 FAST_BASE = {"fr0": 0x500000, "fr1": 0x600000}
@@ -273,7 +278,7 @@ class End:
     def _post(self, post: Posted, peer: "End") -> None:
         qp, rest = self.line.qp, {"flags": post.flags, "context": post.context}
         data: Any = self._sgl(post.sges)
-        if post.inline is not None:
+        if post.inline is not None and post.kind != "send_immediate":
             data = [Sge.inline(post.inline)] if post.flags & OpFlag.INLINE else post.inline
         token = RemoteToken(peer.tokens.get(post.token, 0))
         if post.kind == "send" and post.token:
@@ -284,6 +289,17 @@ class End:
             qp.write(data, post.address, token, **rest)
         elif post.kind == "read":
             qp.read(data, post.address, token, **rest)
+        elif post.kind == "send_immediate":
+            assert post.inline is not None
+            number = int.from_bytes(post.inline, "big")
+            qp.send_immediate(number if post.context % 2 and post.size == 8 else post.inline, **rest)
+        elif post.kind == "fetch_add":
+            add, mask = post.operands
+            qp.fetch_add(data, post.address, token, add, mask=mask, **rest)
+        elif post.kind == "compare_swap":
+            compare, swap, compare_mask, swap_mask = post.operands
+            masks = {"compare_mask": compare_mask, "swap_mask": swap_mask}
+            qp.compare_swap(data, post.address, token, compare, swap, **masks, **rest)
         elif post.kind == "bind":
             qp.bind(self.mrs[post.target], self.mws[post.mw], post.address, post.length, **rest)
         elif post.kind == "fast_register":

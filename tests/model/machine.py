@@ -247,7 +247,7 @@ class ModelMachine(RuleBasedStateMachine):
         model = self.model(other)
         if model.state not in ("up", "peer closed", "closing"):
             return
-        before = sum(item.kind == "send" for item in self.model(side).waiting)
+        before = sum(item.kind in ("send", "send_immediate") for item in self.model(side).waiting)
         if len(model.receives) + len(model.srq.receives if model.srq else ()) <= before:
             life = model.memory.mrs["rw"].life
             self.post_receive(other, (Sge(f"L:rw:{life}", RIGHTS["rw"][0], SIZE),))
@@ -258,7 +258,7 @@ class ModelMachine(RuleBasedStateMachine):
             wish = calmed(wish)
         post = make(self.model(side), self.model(self.peer(side)), wish, self.number(), defer=defer)
         waits = self.model(self.peer(side)).srq is not None and wish.pages in PAGES_TO_DEFER
-        if wish.careful and post.kind == "send" and not waits:
+        if wish.careful and post.kind in ("send", "send_immediate") and not waits:
             self.prepare_for(side, post)
         model = self.model(side)
         allowed = refusals(model, post)
@@ -330,6 +330,18 @@ class ModelMachine(RuleBasedStateMachine):
     def invalidate(self, side: str, wish: Wish) -> None:
         self.post(side, wish)
 
+    @rule(side=sides, wish=wishes_of("send_immediate"))
+    def send_immediate(self, side: str, wish: Wish) -> None:
+        self.post(side, wish)
+
+    @rule(side=sides, wish=wishes_of("fetch_add"))
+    def fetch_add(self, side: str, wish: Wish) -> None:
+        self.post(side, wish)
+
+    @rule(side=sides, wish=wishes_of("compare_swap"))
+    def compare_swap(self, side: str, wish: Wish) -> None:
+        self.post(side, wish)
+
     @rule(side=sides, several=st.lists(traffic, min_size=2, max_size=4))
     def burst_of_traffic(self, side: str, several: list[Wish]) -> None:
         self.burst_of(side, several)
@@ -397,7 +409,7 @@ class ModelMachine(RuleBasedStateMachine):
 
         self.step("get_results", act)
 
-    @rule(side=sides, what=st.sampled_from(["rw", "ro", "lo", 1, 2, 3]))
+    @rule(side=sides, what=st.sampled_from(["rw", "ro", "lo", "at", 1, 2, 3]))
     def reconfigure(self, side: str, what: str | int) -> None:
         """Register a normal region again, or modify the SRQ: to a threshold."""
         if isinstance(what, str):

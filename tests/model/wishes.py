@@ -3,15 +3,17 @@
 A wish names memory and rights; `make` turns it into a request that should work, mostly, or that is wrong in one place.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import combinations, product
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from hypothesis import strategies as st
 
-from softndk.conformance.model_end import ModelEnd
-from softndk.conformance.model_memory import READ, WRITE
-from softndk.conformance.model_queues import Posted, Sge
+from softndk.conformance.model_atomics import number_in
+from softndk.conformance.model_end import ModelEnd, rights_of
+from softndk.conformance.model_memory import ATOMIC, READ, REMOTE, WRITE, Denied
+from softndk.conformance.model_queues import ATOMICS, Kind, Posted, Sge
 from softndk.flags import OpFlag
 from tests.model.drivers import FAST_BASE, LAMS, RIGHTS, SIZE, Shape
 
@@ -20,7 +22,6 @@ PAGES_TO_DEFER = [(0, 0), (1, 1), (0, 0, 0), (1, 0, 1)]
 PLACES = [0, 0, 8, 100, 500, 900, 1020]
 LENGTHS = [0, 1, 7, 32, 64, 64, 200, 600]
 T = TypeVar("T")
-Kind = Literal["send", "write", "read", "bind", "fast_register", "invalidate"]
 EDGES: dict[tuple[int, ...], tuple[str, int]] = {
     (1, 1, 1): ("end", 0),
     (0, 1, 1): ("end", 1),
@@ -31,6 +32,8 @@ EDGES: dict[tuple[int, ...], tuple[str, int]] = {
 """And: a range at the edge of its object, or beyond."""
 WRONG_HERE, WRONG_THERE = (1, 0, 1), (0, 1, 0)
 """And: memory as drawn, whether it may be used or not, in a request that is right otherwise."""
+ODD = (0, 1)
+"""And, for an atomic: an address that is no multiple of 8."""
 
 
 @dataclass(frozen=True)
@@ -53,21 +56,40 @@ class Wish:
     flags: tuple[OpFlag, ...]
     takes: str
     pages: tuple[int, ...]
+    operands: tuple[int, ...]
     careful: bool
 
 
-LOCAL_NAMES = ["rw"] * 6 + ["lo", "ro", "fr0", "fr0", "fr1", "priv", "alien", "bogus", "remote"]
-REMOTE_NAMES = ["rw"] * 5 + ["ro", "lo", "fr0", "fr0", "fr1", "w0", "w0", "w1", "alien", "bogus", "local"]
+LOCAL_NAMES = ["rw"] * 6 + ["at", "lo", "ro", "fr0", "fr0", "fr1", "priv", "alien", "bogus", "remote"]
+REMOTE_NAMES = ["rw"] * 5 + ["at", "ro", "lo", "fr0", "fr0", "fr1", "w0", "w0", "w1", "alien", "bogus", "local"]
 TAKEN_NAMES = [""] * 3 + ["fr0", "fr0", "fr1", "w0", "w0", "w1", "rw", "alien", "bogus", "local"]
 ANY_FLAG = [OpFlag.SILENT_SUCCESS, OpFlag.READ_FENCE]
-KINDS: list[Kind] = ["send", "send", "send", "write", "read", "read", "bind", "fast_register", "invalidate"]
+TRAFFIC: list[Kind] = ["send", "send", "send", "write", "read", "read", "send_immediate", *ATOMICS]
+KINDS: list[Kind] = [*TRAFFIC, "bind", "fast_register", "invalidate"]
+ONES = (1 << 64) - 1
+NUMBERS = [0, 1, 0xFF, 1 << 63, ONES, 0x0123456789ABCDEF]
+MASKS = [ONES, ONES, 0, 0xFFFFFFFF, 0xF0F0F0F0F0F0F0F0, 1 << 63]
+FIELDS = [0, 0, 1 << 63, 1 << 31, 1 << 63 | 1 << 31, 0x8080808080808080, ONES]
+"""Of a FetchAdd: the top bits of the fields that are added apart."""
+OPERANDS: dict[str, list[tuple[int, ...]]] = {
+    "fetch_add": list(product(NUMBERS, FIELDS)),
+    "compare_swap": list(product(NUMBERS, NUMBERS, MASKS, MASKS)),
+}
 EXTRA = {
     "send": [OpFlag.SEND_AND_SOLICIT_EVENT],
     "write": [],
     "read": [OpFlag.RDMA_READ_LOCAL_INVALIDATE],
-    "bind": [OpFlag.ALLOW_REMOTE_READ, OpFlag.ALLOW_REMOTE_WRITE, OpFlag.ALLOW_REMOTE_WRITE],
-    "fast_register": [OpFlag.ALLOW_REMOTE_READ, OpFlag.ALLOW_LOCAL_WRITE, OpFlag.ALLOW_REMOTE_WRITE],
+    "bind": [OpFlag.ALLOW_REMOTE_READ, OpFlag.ALLOW_REMOTE_WRITE, OpFlag.ALLOW_REMOTE_ATOMIC],
+    "fast_register": [
+        OpFlag.ALLOW_REMOTE_READ,
+        OpFlag.ALLOW_LOCAL_WRITE,
+        OpFlag.ALLOW_REMOTE_WRITE,
+        OpFlag.ALLOW_REMOTE_ATOMIC,
+    ],
     "invalidate": [],
+    "send_immediate": [OpFlag.SEND_AND_SOLICIT_EVENT],
+    "fetch_add": [],
+    "compare_swap": [],
 }
 
 
@@ -97,12 +119,13 @@ def wishes_of(kind: Kind) -> st.SearchStrategy[Wish]:
         flags=flags_of(kind),
         takes=st.sampled_from(TAKEN_NAMES) if kind == "send" else st.just(""),
         pages=st.sampled_from([pages for count in (1, 2, 3) for pages in product((0, 1), repeat=count)]),
+        operands=one_of_many(OPERANDS.get(kind, [()])),
         careful=st.sampled_from([True] * 11 + [False]),
     )
 
 
 wishes = st.sampled_from(KINDS).flatmap(wishes_of)
-traffic = st.sampled_from(KINDS[:6]).flatmap(wishes_of)
+traffic = st.sampled_from(TRAFFIC).flatmap(wishes_of)
 sides = st.sampled_from(["a", "b"])
 
 
@@ -110,7 +133,7 @@ shapes = st.builds(
     Shape,
     one_cq=st.booleans(),
     cq_depth=st.sampled_from([64, 64, 64, 5]),
-    read_limits=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    read_limits=st.tuples(*[st.sampled_from([1, 2, 3] * 5 + [0])] * 2),
     srq=st.sampled_from([frozenset(), frozenset({"a"}), frozenset({"b"}), frozenset({"a", "b"})]),
     mss=st.sampled_from([9000, 9000, 536]),
     new_windows=st.booleans(),
@@ -155,7 +178,7 @@ def _remote_name(there: ModelEnd, name: str, *, careful: bool, right: str | None
         stale = [mw.name for mw in memory.mws.values() if mw.valid and mw.qp != there.qp]
         return stale[0] if stale else name
     if right is None and name == "bogus":  # a near miss: a region that is not the peer's to take
-        kept = [mr.name for mr in memory.mrs.values() if mr.fast and mr.valid and not mr.rights & {READ, WRITE}]
+        kept = [mr.name for mr in memory.mrs.values() if mr.fast and mr.valid and not mr.rights & REMOTE]
         return kept[0] if kept else name
     if name in memory.mws:
         mw = memory.mws[name]
@@ -164,16 +187,23 @@ def _remote_name(there: ModelEnd, name: str, *, careful: bool, right: str | None
         mr = memory.mrs[name]
         good = mr.valid and mr.own_pd
         if right is None:
-            good = good and mr.fast and bool(mr.rights & {READ, WRITE}) and not memory.windows_on(mr)
+            good = good and mr.fast and bool(mr.rights & REMOTE) and not memory.windows_on(mr)
         else:
             good = good and right in mr.rights
     else:
         good = False
-    return name if good else ("" if right is None else "rw")
+    return name if good else ("" if right is None else _resort(right))
 
 
-def _remote_place(there: ModelEnd, spot: Spot, name: str, *, careful: bool, size: int) -> tuple[str, int]:
-    """Token and address at the peer."""
+def _resort(right: str) -> str:
+    """The region that always gives the right."""
+    return "at" if right == ATOMIC else "rw"
+
+
+def _remote_place(
+    there: ModelEnd, spot: Spot, name: str, *, careful: bool, size: int, resort: str = "rw"
+) -> tuple[str, int]:
+    """Token and address at the peer. `resort`: the region to take where the one that is named is too small."""
     memory = there.memory
     place = spot.offset if not careful else min(spot.offset, max(0, SIZE - size))
     if careful and name in (*memory.mws, *FAST_BASE):
@@ -182,7 +212,7 @@ def _remote_place(there: ModelEnd, spot: Spot, name: str, *, careful: bool, size
         if extent is not None and size <= extent[1]:
             return token, extent[0] + min(spot.offset, extent[1] - size)
         if extent is not None:
-            name, place = "rw", 0
+            name, place = resort, 0
     if name in memory.mws:
         mw = memory.mws[name]
         base = mw.base if mw.valid else RIGHTS["rw"][0]
@@ -205,6 +235,11 @@ def _to_the_edge(here: ModelEnd, there: ModelEnd, wish: Wish, post: Posted) -> N
         extent = memory.extent(last.token)
         if extent is not None and last.length:
             post.sges = (*rest, replace(last, address=sum(extent) - last.length + beyond))
+    elif whose != "own" and post.kind in ATOMICS:
+        extent = memory.extent(post.token)
+        if extent is not None:  # the last that is wholly inside, or the next; the last that begins before
+            place = extent[0] - 1 if whose == "front" else sum(extent) - 8 + 8 * beyond
+            post.address = place - place % 8
     elif whose != "own" and post.kind in ("read", "write", "bind"):
         extent = memory.extent(f"R:{post.target}:{memory.mrs[post.target].life}" if post.target else post.token)
         size = post.length if post.kind == "bind" else post.size
@@ -232,6 +267,36 @@ def calmed(wish: Wish) -> Wish:
     remote = replace(wish.remote, name="rw") if wish.remote.name == "alien" else wish.remote
     takes = "" if wish.takes in ("alien", "bogus") else wish.takes
     return replace(wish, careful=True, pages=(1, 0) if wrong else wish.pages, remote=remote, takes=takes)
+
+
+def _make_atomic(here: ModelEnd, there: ModelEnd, wish: Wish, post: Posted) -> None:
+    """With care: 8 octets of sink in up to two SGEs, an address at a multiple of 8, mostly a comparison that holds."""
+    careful = wish.careful
+    chosen = careful and wish.pages != WRONG_THERE
+    name = _remote_name(there, wish.remote.name, careful=chosen, right=ATOMIC)
+    if wish.pages == WRONG_THERE and name == "at":
+        name = "rw"  # which lacks this right
+    post.token, post.address = _remote_place(there, wish.remote, name, careful=careful, size=8, resort="at")
+    post.operands = wish.operands
+    spots_ = wish.spots
+    if careful:
+        sizes = (8,) if len(spots_) < 2 else (3, 5)
+        spots_ = tuple(
+            replace(spot, length=size) for spot, size in zip(spots_ or (Spot("rw", 0, 8),), sizes, strict=False)
+        )
+        extent = there.memory.extent(post.token)
+        post.address -= post.address % 8
+        post.address += 8 if extent is not None and post.address < extent[0] else 0
+        with suppress(Denied):
+            octets = there.memory.get(there.memory.remote(post.token, there.qp, post.address, 8, ATOMIC))
+            if post.kind == "compare_swap" and wish.pages[0] == 0:
+                compare, swap, compare_mask, swap_mask = wish.operands
+                compare = number_in(octets) & compare_mask | compare & ~compare_mask
+                post.operands = (compare, swap, compare_mask, swap_mask)
+        post.address += 4 if wish.pages == ODD else 0
+    elif len(spots_) == 3:
+        post.operands = (*wish.operands[:-1], 1 << 64)
+    post.sges = local_sges(here, spots_, careful=careful and wish.pages != WRONG_HERE, write=True)
 
 
 def make(here: ModelEnd, there: ModelEnd, wish: Wish, context: int, *, defer: bool) -> Posted:
@@ -272,6 +337,10 @@ def make(here: ModelEnd, there: ModelEnd, wish: Wish, context: int, *, defer: bo
             if wish.pages == WRONG_THERE and name == "rw":
                 name = "ro" if right == WRITE else "lo"  # which lacks this right
             post.token, post.address = _remote_place(there, wish.remote, name, careful=careful, size=post.size)
+    elif wish.kind == "send_immediate":
+        post.inline = bytes((context + index) % 256 for index in range(8 if careful else len(wish.spots) + 6))
+    elif wish.kind in ATOMICS:
+        _make_atomic(here, there, wish, post)
     elif wish.kind == "bind":
         spot = wish.remote
         post.target = spot.name if spot.name in here.memory.mrs else "rw"
@@ -285,7 +354,7 @@ def make(here: ModelEnd, there: ModelEnd, wish: Wish, context: int, *, defer: bo
                 post.target = "rw"
                 post.address = RIGHTS["rw"][0] + spot.offset
             post.length = max(1, min(spot.length, SIZE - spot.offset))
-            if not flags & 0x38:
+            if not rights_of(flags) & REMOTE:
                 post.flags |= int(OpFlag.ALLOW_REMOTE_READ)
     elif wish.kind == "fast_register":
         post.target = "fr1" if wish.remote.name in ("fr1", "lo", "w1") else "fr0"
@@ -301,7 +370,7 @@ def make(here: ModelEnd, there: ModelEnd, wish: Wish, context: int, *, defer: bo
         post.length = min(1200, size) if careful or len(wish.spots) < 3 else 4096 * len(pages) + 10
         post.address = FAST_BASE[post.target] + post.fbo + (1 if not careful and len(wish.spots) == 1 else 0)
         if careful and post.target == "fr1":
-            post.flags &= ~0x28
+            post.flags &= ~int(OpFlag.ALLOW_REMOTE_READ | OpFlag.ALLOW_REMOTE_ATOMIC | 0x20)
     else:
         names = ["fr0", "fr1", "w0", "w1", "rw"]
         valid = [mr.name for mr in here.memory.mrs.values() if mr.valid and mr.name in names]

@@ -9,6 +9,7 @@ how anything is implemented; it shares with the program it judges the numbers of
 
 from typing import Literal
 
+from softndk.conformance.model_atomics import WIDTH, compare_swap, fetch_add, number_in, octets_of
 from softndk.conformance.model_checks import cannot_bind, cannot_invalidate
 from softndk.conformance.model_end import (
     CANCELLED,
@@ -20,8 +21,8 @@ from softndk.conformance.model_end import (
     ModelEnd,
     rights_of,
 )
-from softndk.conformance.model_memory import READ, WRITE, Denied, ModelMr
-from softndk.conformance.model_queues import Posted, one_of
+from softndk.conformance.model_memory import ATOMIC, READ, REMOTE, WRITE, Chunk, Denied, ModelMr
+from softndk.conformance.model_queues import ATOMICS, FETCHES, Posted, one_of
 from softndk.flags import OperationType, OpFlag
 from softndk.status import Status
 
@@ -152,7 +153,7 @@ class ModelPair:
             return None
         head = end.waiting[0]
         if end.reads:
-            if head.has(OpFlag.READ_FENCE) or (head.kind == "read" and len(end.reads) >= end.read_limit):
+            if head.has(OpFlag.READ_FENCE) or (head.kind in FETCHES and len(end.reads) >= end.read_limit):
                 return None
             if head.kind == "invalidate" and head.target in end.memory.mrs:
                 return None
@@ -163,18 +164,18 @@ class ModelPair:
         end.released -= 1
         end.active.append(post)
         try:
-            if post.kind == "read":
+            if post.kind in FETCHES:
                 for sge in post.sges:
                     if sge.length:
                         end.memory.local(sge.token, sge.address, sge.length, write=True)  # R-WR-15
                 end.reads.append(post)
-                self._carry(end, Carried("read", post))
+                self._carry(end, Carried("read" if post.kind == "read" else "atomic", post))
                 return
         except Denied:
             post.failed(DENIED)
             self.fault(end)
             return
-        if post.kind in ("send", "write"):
+        if post.kind in ("send", "send_immediate", "write"):
             self._say(end, post)
             return
         refused = self._execute(end, post)
@@ -186,7 +187,9 @@ class ModelPair:
 
     def _say(self, end: ModelEnd, post: Posted) -> None:
         """A message goes out segment by segment, as far as its memory may be used (R-WR-15)."""
-        kind: Literal["send", "write"] = "send" if post.kind == "send" else "write"
+        kinds: dict[str, Literal["send", "immediate", "write"]]
+        kinds = {"send": "send", "send_immediate": "immediate", "write": "write"}
+        kind = kinds[post.kind]
         room, data = end.rooms[kind == "write"], post.inline or b""
         while post.inline is None and len(data) < post.size:
             take = min(room, post.size - len(data))
@@ -210,7 +213,7 @@ class ModelPair:
             if not refused:
                 mw = memory.mws[post.mw]
                 mw.mr, mw.qp, mw.base, mw.length = memory.mrs[post.target], end.qp, post.address, post.length
-                mw.rights = rights_of(post.flags) & {READ, WRITE}
+                mw.rights = rights_of(post.flags) & REMOTE
             return refused
         if post.kind == "fast_register":
             mr = memory.mrs[post.target]
@@ -226,13 +229,19 @@ class ModelPair:
             memory.mrs[post.target].valid = False
         return refused
 
-    def _respond(self, end: ModelEnd, read: Posted) -> None:
+    def _respond(self, end: ModelEnd, post: Posted) -> None:
+        """R-MEM-1 to -3 once more: the token may have died since. An atomic is carried out now, once (RFC 7306 5)."""
         try:
-            chunks = end.memory.remote(read.token, end.qp, read.address, read.size, READ) if read.size else []
+            chunks = _fetched(end, post)
         except Denied as denied:
-            self.fault(end, _read_status(denied), read)
+            self.fault(end, _read_status(denied), post)
             return
-        self._carry(end, Carried("response", read, end.memory.get(chunks)))
+        data = end.memory.get(chunks)
+        self._carry(end, Carried("response", post, data))
+        if post.kind == "fetch_add":
+            end.memory.put(chunks, octets_of(fetch_add(number_in(data), *post.operands)))
+        elif post.kind == "compare_swap":
+            end.memory.put(chunks, octets_of(compare_swap(number_in(data), *post.operands)))
 
     def _advance_disconnect(self, end: ModelEnd) -> bool:
         """R-DISC-1 to -3: what was posted goes out, then the notice; over when both notices are there."""
@@ -273,7 +282,7 @@ class ModelPair:
 
     def _hold(self, end: ModelEnd, item: Carried) -> bool:
         """R-SRQ-3: an empty SRQ holds the message, and what follows, back."""
-        return item.kind == "send" and end.srq is not None and not end.srq.receives
+        return item.kind in ("send", "immediate") and end.srq is not None and not end.srq.receives
 
     def _take(self, end: ModelEnd, item: Carried) -> None:
         if item.kind == "reset":
@@ -299,7 +308,7 @@ class ModelPair:
             self._take_data(end, item, item.request)
 
     def _take_data(self, end: ModelEnd, item: Carried, post: Posted) -> None:
-        if item.kind == "send":
+        if item.kind in ("send", "immediate"):
             self._take_send(end, item, post)
         elif item.kind == "write":
             offset = 0
@@ -310,10 +319,9 @@ class ModelPair:
                     self.fault(end, BEHIND_A_FAULT if denied.why == "bounds" else BEHIND_A_DENIAL)
                     return
                 offset += len(part)
-        elif item.kind == "read":
+        elif item.kind in ("read", "atomic"):
             try:
-                if post.size:
-                    end.memory.remote(post.token, end.qp, post.address, post.size, READ)
+                _fetched(end, post)
             except Denied as denied:
                 self.fault(end, _read_status(denied), post)
                 return
@@ -329,6 +337,11 @@ class ModelPair:
             end.receives.append(end.srq.take())
         if not end.receives:
             self.fault(end)  # R-RECV-2, A-10
+            return
+        if item.kind == "immediate":
+            self._receive(
+                end, OperationType.RECEIVE_IMMEDIATE, post, immediate=item.data
+            )  # RFC 7306 6: nothing is placed
             return
         receive, offset = end.receives[0], 0
         for part in _segments(item.data, end.rooms[0]):
@@ -354,10 +367,22 @@ class ModelPair:
                 receive.status = MALFORMED
                 self.fault(end, CANCELLED)  # R-SENDINV-2
                 return
-        end.receives.popleft()
-        solicited = post.has(OpFlag.SEND_AND_SOLICIT_EVENT)
+        self._receive(end, kind, post, size=len(item.data), token=token)
+
+    @staticmethod
+    def _receive(
+        end: ModelEnd,
+        kind: OperationType,
+        post: Posted,
+        *,
+        size: int = 0,
+        token: str = "",
+        immediate: bytes | None = None,
+    ) -> None:
+        """The oldest receive is complete."""
+        context, solicited = end.receives.popleft().context, post.has(OpFlag.SEND_AND_SOLICIT_EVENT)
         end.receive_cq.push(
-            "receive", kind, SUCCESS, receive.context, size=len(item.data), token=token, solicited=solicited
+            "receive", kind, SUCCESS, context, size=size, token=token, solicited=solicited, immediate=immediate
         )
 
     def _take_response(self, end: ModelEnd, item: Carried, read: Posted) -> None:
@@ -366,8 +391,8 @@ class ModelPair:
             try:
                 end.memory.put(end.sgl_chunks(read.sges, offset, len(part), write=True), part)
             except Denied:
-                read.failed(DENIED)  # R-INV-3: the sink has gone meanwhile
-                self.fault(end, BEHIND_A_DENIAL)
+                read.failed(DENIED)  # R-INV-3: the sink has gone meanwhile; an atomic's is not known to the peer
+                self.fault(end, BEHIND_A_FAULT if read.kind in ATOMICS else BEHIND_A_DENIAL)
                 return
             offset += len(part)
         if read.has(OpFlag.RDMA_READ_LOCAL_INVALIDATE) and read.sges:
@@ -377,6 +402,8 @@ class ModelPair:
                 self.fault(end)
                 return
         end.reads.popleft()
+        if read.kind in ATOMICS:
+            read.original = number_in(item.data)
         end.finish(read)
 
     @staticmethod
@@ -390,6 +417,13 @@ class ModelPair:
 
 def _segments(data: bytes, room: int) -> list[bytes]:
     return [data[start : start + room] for start in range(0, len(data), room)]
+
+
+def _fetched(end: ModelEnd, post: Posted) -> list[Chunk]:
+    """What a peer's read or atomic names at `end`; of an empty read nothing is looked at (R-MEM-4)."""
+    if post.kind in ATOMICS:
+        return end.memory.remote(post.token, end.qp, post.address, WIDTH, ATOMIC)
+    return end.memory.remote(post.token, end.qp, post.address, post.size, READ) if post.size else []
 
 
 def _read_status(denied: Denied) -> frozenset[Status]:

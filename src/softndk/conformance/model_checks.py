@@ -3,16 +3,17 @@
 No rule orders the checks, so all reasons count. Looks at an end and its memory, and changes nothing.
 """
 
+from softndk.conformance.model_atomics import WIDTH
 from softndk.conformance.model_end import DENIED, MALFORMED, ModelEnd, rights_of
-from softndk.conformance.model_memory import LOCAL_WRITE, READ, WRITE, Denied, ModelMemory
-from softndk.conformance.model_queues import ModelReceive, Posted
+from softndk.conformance.model_memory import ATOMIC, LOCAL_WRITE, REMOTE, WRITE, Denied, ModelMemory
+from softndk.conformance.model_queues import ATOMICS, FETCHES, ModelReceive, Posted
 from softndk.flags import OpFlag
 from softndk.status import Status
 
 __all__ = ["cannot_bind", "cannot_invalidate", "may_fail_later", "receive_refusals", "refusals"]
 
 _ANY_REQUEST = int(OpFlag.SILENT_SUCCESS | OpFlag.READ_FENCE | OpFlag.DEFER)
-_REMOTE = int(OpFlag.ALLOW_REMOTE_READ | OpFlag.ALLOW_REMOTE_WRITE)
+_REMOTE = int(OpFlag.ALLOW_REMOTE_READ | OpFlag.ALLOW_REMOTE_WRITE | OpFlag.ALLOW_REMOTE_ATOMIC)
 FLAGS = {  # the table of operation flags (R-FLAG-3)
     "send": _ANY_REQUEST | OpFlag.SEND_AND_SOLICIT_EVENT | OpFlag.INLINE,
     "write": _ANY_REQUEST | OpFlag.INLINE,
@@ -20,6 +21,9 @@ FLAGS = {  # the table of operation flags (R-FLAG-3)
     "bind": _ANY_REQUEST | _REMOTE,
     "fast_register": _ANY_REQUEST | _REMOTE | OpFlag.RDMA_READ_SINK,
     "invalidate": _ANY_REQUEST,
+    "send_immediate": _ANY_REQUEST | OpFlag.SEND_AND_SOLICIT_EVENT,
+    "fetch_add": _ANY_REQUEST,
+    "compare_swap": _ANY_REQUEST,
 }
 
 
@@ -33,10 +37,16 @@ def refusals(end: ModelEnd, post: Posted) -> frozenset[Status]:
         found.add(Status.CONNECTION_INVALID)
     if len(end.waiting) + len(end.active) >= end.depth and not end.flushed:
         found.add(Status.NO_MORE_ENTRIES)  # R-WR-8
-    if post.inline is not None and len(post.inline) > end.inline_size:
+    if post.inline is not None and post.kind != "send_immediate" and len(post.inline) > end.inline_size:
         found.add(Status.BUFFER_OVERFLOW)  # R-WR-10
-    if len(post.sges) > (end.max_read_sge if post.kind == "read" else end.max_sge):
+    if len(post.sges) > (end.max_read_sge if post.kind in FETCHES else end.max_sge):
         found.add(Status.DATA_OVERRUN)  # R-WR-6
+    if post.kind in FETCHES and not end.read_limit and not end.flushed:
+        found.add(Status.INVALID_DEVICE_REQUEST)  # R-LIM-4
+    if post.kind in ("send_immediate", *ATOMICS) and post.size != WIDTH:
+        found.add(Status.INVALID_PARAMETER)  # RFC 7306 5, 6
+    if post.kind in ATOMICS and (post.address % WIDTH or not all(0 <= number < 1 << 64 for number in post.operands)):
+        found.add(Status.INVALID_PARAMETER)  # RFC 7306 5
     if post.kind == "read" and post.has(OpFlag.RDMA_READ_LOCAL_INVALIDATE) and post.sges:
         if end.memory.fast(post.sges[0].token) is None:
             found.add(Status.INVALID_DEVICE_REQUEST)
@@ -84,7 +94,7 @@ def _refuse_bind(end: ModelEnd, post: Posted) -> frozenset[Status]:
     found = set()
     if not mr.own_pd:
         found.add(Status.INVALID_PARAMETER)  # A-13
-    if not rights_of(post.flags) & {READ, WRITE} or not post.length:
+    if not rights_of(post.flags) & REMOTE or not post.length:
         found.add(Status.INVALID_PARAMETER)  # R-BIND-1, A-24
     if not end.may_still_change(post.mw) and not end.may_still_change(post.target):
         found |= cannot_bind(end.memory, post)
@@ -97,7 +107,7 @@ def cannot_bind(memory: ModelMemory, post: Posted) -> frozenset[Status]:
     if mw.valid:
         found.add(Status.INVALID_DEVICE_REQUEST)  # R-BIND-5
     inside = mr.base <= post.address and post.address + post.length <= mr.base + mr.length
-    writes = WRITE in rights_of(post.flags)
+    writes = rights_of(post.flags) & {WRITE, ATOMIC}
     if not mr.valid or not inside or (writes and LOCAL_WRITE not in mr.rights):
         found.add(Status.ACCESS_VIOLATION)  # R-BIND-1, -2, A-6
     return frozenset(found)
@@ -114,7 +124,7 @@ def _refuse_fast_register(end: ModelEnd, post: Posted) -> frozenset[Status]:
         end.memory.fast_register_chunks(post.pages, post.fbo, post.length)
     except Denied:
         found.add(Status.INVALID_PARAMETER)  # R-FREG-3
-    if rights_of(post.flags) & {READ, WRITE} and not mr.remote_access:
+    if rights_of(post.flags) & REMOTE and not mr.remote_access:
         found.add(Status.ACCESS_VIOLATION)  # R-FRINIT-3
     if mr.valid and not end.may_still_change(post.target, by_reads=True):
         found.add(Status.INVALID_DEVICE_REQUEST)  # R-FREG-6

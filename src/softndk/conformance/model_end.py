@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from softndk.conformance.model_memory import LOCAL_WRITE, READ, WRITE, Chunk, ModelMemory
+from softndk.conformance.model_memory import ATOMIC, LOCAL_WRITE, READ, WRITE, Chunk, ModelMemory
 from softndk.conformance.model_queues import ModelCq, ModelReceive, ModelSrq, Posted, Sge, one_of
 from softndk.flags import OperationType, OpFlag
 from softndk.status import Status
@@ -23,11 +23,13 @@ UP = ("up", "peer closed", "closing")
 
 
 def rights_of(flags: int) -> frozenset[str]:
-    """R-FLAG-1: ALLOW_REMOTE_WRITE contains ALLOW_LOCAL_WRITE."""
+    """R-FLAG-1: ALLOW_REMOTE_WRITE contains ALLOW_LOCAL_WRITE. ALLOW_REMOTE_ATOMIC, which is softndk's own, gives it too."""
     table = (
         (OpFlag.ALLOW_REMOTE_READ, READ),
         (OpFlag.ALLOW_LOCAL_WRITE, LOCAL_WRITE),
         (OpFlag.ALLOW_REMOTE_WRITE, WRITE),
+        (OpFlag.ALLOW_REMOTE_ATOMIC, ATOMIC),
+        (OpFlag.ALLOW_REMOTE_ATOMIC, LOCAL_WRITE),
     )
     return frozenset(name for flag, name in table if flags & flag == flag)
 
@@ -36,7 +38,7 @@ def rights_of(flags: int) -> frozenset[str]:
 class Carried:
     """One thing on its way. `whole`: False if the sender had to give up after `data`, some leading segments."""
 
-    kind: Literal["send", "write", "read", "response", "terminate", "fin", "reset"]
+    kind: Literal["send", "immediate", "write", "read", "atomic", "response", "terminate", "fin", "reset"]
     request: Posted | None = None
     data: bytes = b""
     status: frozenset[Status] = CANCELLED
@@ -148,7 +150,8 @@ class ModelEnd:
     def _complete(self, post: Posted) -> None:
         assert post.status is not None
         if post.status != SUCCESS or not post.has(OpFlag.SILENT_SUCCESS):  # R-COMP-1, -2
-            self.initiator_cq.push("initiator", post.type, post.status, post.context)
+            original = post.original if post.status == SUCCESS else None
+            self.initiator_cq.push("initiator", post.type, post.status, post.context, original=original)
 
     def flush(self) -> None:
         """R-FLUSH-1, R-COMP-6: everything unfinished is cancelled, now and from now on (A-3)."""

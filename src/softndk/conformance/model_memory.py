@@ -8,10 +8,23 @@ with what it judges.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["PAGE", "Chunk", "Denied", "ModelMemory", "ModelMr", "ModelMw"]
+__all__ = [
+    "ATOMIC",
+    "LOCAL_WRITE",
+    "PAGE",
+    "READ",
+    "REMOTE",
+    "WRITE",
+    "Chunk",
+    "Denied",
+    "ModelMemory",
+    "ModelMr",
+    "ModelMw",
+]
 
 PAGE = 4096
-READ, WRITE, LOCAL_WRITE = "remote read", "remote write", "local write"
+READ, WRITE, ATOMIC, LOCAL_WRITE = "remote read", "remote write", "remote atomic", "local write"
+REMOTE = frozenset({READ, WRITE, ATOMIC})
 
 
 @dataclass(frozen=True)
@@ -148,7 +161,7 @@ class ModelMemory:
         mr = self._mr(token, "R")
         if mr is None or not mr.valid or not mr.own_pd or not mr.fast:
             raise Denied("token")
-        if not mr.rights & {READ, WRITE} or self.windows_on(mr):
+        if not mr.rights & REMOTE or self.windows_on(mr):
             raise Denied("right")
         mr.valid = False
 

@@ -11,9 +11,22 @@ from typing import Any, Literal, Protocol
 from softndk.flags import CqNotify, OperationType, OpFlag
 from softndk.status import Status
 
-__all__ = ["ModelCq", "ModelReceive", "ModelSrq", "Posted", "Record", "Sge", "one_of"]
+__all__ = ["ATOMICS", "FETCHES", "Kind", "ModelCq", "ModelReceive", "ModelSrq", "Posted", "Record", "Sge", "one_of"]
 
-Kind = Literal["send", "write", "read", "bind", "fast_register", "invalidate"]
+Kind = Literal[
+    "send",
+    "write",
+    "read",
+    "bind",
+    "fast_register",
+    "invalidate",
+    "send_immediate",
+    "fetch_add",
+    "compare_swap",
+]
+ATOMICS: tuple[Kind, ...] = ("fetch_add", "compare_swap")
+FETCHES: tuple[Kind, ...] = ("read", *ATOMICS)
+"""What the read limit counts and a fence waits for."""
 
 
 def one_of(*statuses: Status) -> frozenset[Status]:
@@ -32,7 +45,9 @@ class Sge:
 
 @dataclass(eq=False, repr=False)
 class Posted:
-    """An initiator request. `token`: the remote token of a read or write, or the one that a send takes away."""
+    """An initiator request. `token`: the remote token of a read, write or atomic, or the one that a send takes away.
+    `operands`: an atomic's, in the order of its verb; `original`: what it has fetched. `inline`: Immediate Data too.
+    """
 
     kind: Kind
     context: int
@@ -46,6 +61,8 @@ class Posted:
     length: int = 0
     pages: tuple[int, ...] = ()
     fbo: int = 0
+    operands: tuple[int, ...] = ()
+    original: int | None = None
     status: frozenset[Status] | None = None
 
     def __repr__(self) -> str:
@@ -125,6 +142,10 @@ class Record(Protocol):
     def qp_context(self) -> object: ...
     @property
     def invalidated_token(self) -> int | None: ...
+    @property
+    def original_value(self) -> int | None: ...
+    @property
+    def immediate_data(self) -> bytes | None: ...
 
 
 @dataclass(frozen=True)
@@ -135,6 +156,8 @@ class Expected:
     size: int
     token: str
     solicited: bool
+    original: int | None
+    immediate: bytes | None
 
 
 @dataclass
@@ -184,13 +207,15 @@ class ModelCq:
         size: int = 0,
         token: str = "",
         solicited: bool = False,
+        original: int | None = None,
+        immediate: bytes | None = None,
     ) -> None:
         """R-CQERR-1: one too many puts the CQ into error; nothing is placed after that."""
         if self._dead:
             return
         if len(self.entries) + sum(map(len, self.pending.values())) >= self.depth:
             self.failed = self.overrun = True
-        self.pending[queue].append(Expected(kind, status, context, size, token, solicited))
+        self.pending[queue].append(Expected(kind, status, context, size, token, solicited, original, immediate))
 
     def arm(self, kind: CqNotify) -> None:
         self.armed = kind if self.armed is None else _UPGRADE[self.armed, kind]
@@ -229,6 +254,8 @@ class ModelCq:
             assert record.invalidated_token == tokens[expected.token], f"{record} instead of {expected}"
         else:
             assert record.invalidated_token is None, f"{record} instead of {expected}"
+        assert record.immediate_data == expected.immediate, f"{record} instead of {expected}"
+        assert record.original_value == expected.original, f"{record} instead of {expected}"
         matches = {CqNotify.ANY}  # R-ARM-8
         if expected.solicited or record.status is not Status.SUCCESS:
             matches.add(CqNotify.SOLICITED)

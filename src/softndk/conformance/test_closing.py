@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -145,6 +146,67 @@ def test_the_close_waits_for_the_close_callback_of_a_successor(bench: Bench) -> 
     parent = pd.close()
     mr.close(on_done=linger)
     assert inside.wait(PATIENCE_S)
+    assert not parent.done()
+    leave.set()
+    parent.result(PATIENCE_S)
+
+
+@pytest.mark.rules("R-CLOSE-2", "R-CLOSE-4")
+@pytest.mark.parametrize("kind", ["register", "connect", "resize", "listen", "next_request"])
+def test_the_close_waits_for_the_callback_of_a_request(bench: Bench, kind: str) -> None:
+    """A callback that runs, and one whose request the close itself ends."""
+    end = bench.end()
+    inside, leave = threading.Event(), threading.Event()
+    order: list[str] = []
+
+    def linger(_: Pending[Any]) -> None:
+        inside.set()
+        leave.wait(PATIENCE_S)
+        order.append("request")
+
+    item: NdkObject
+    pending: Pending[Any]
+    if kind == "register":
+        item = mr = end.pd.create_mr()
+        pending = mr.register(bytearray(8), 0)
+    elif kind == "connect":
+        item = connector = end.adapter.create_connector()
+        pending = connector.connect(end.qp, bench.adapter(Side.PASSIVE).listen().local_address)
+    elif kind == "resize":
+        item = cq = end.adapter.create_cq(1)
+        pending = cq.resize(2)
+    else:
+        item = listener = end.adapter.create_listener()
+        pending = listener.listen((bench.provider.addresses(Side.ACTIVE)[0], 0))
+        pending = pending if kind == "listen" else listener.next_request()
+    pending.add_done_callback(linger)
+    if kind not in ("connect", "next_request"):
+        assert inside.wait(PATIENCE_S)
+    closing = item.close(on_done=lambda _: order.append("closed"))
+    assert inside.wait(PATIENCE_S)
+    assert not closing.done()
+    assert not item.closed
+    leave.set()
+    closing.result(PATIENCE_S)
+    callbacks_have_run(end.adapter)
+    assert order == ["request", "closed"]
+
+
+@pytest.mark.rules("R-CLOSE-2")
+def test_a_callback_at_the_pending_of_a_close_is_a_close_callback_too(both: Pair) -> None:
+    a, _ = both
+    inside, leave = threading.Event(), threading.Event()
+
+    def linger(_: Pending[None]) -> None:
+        inside.set()
+        leave.wait(PATIENCE_S)
+
+    parent, child = a.pd.close(), a.qp.close()
+    child.add_done_callback(linger)
+    a.mr.close().result(PATIENCE_S)
+    a.connector.close()
+    assert inside.wait(PATIENCE_S)
+    assert child.done()
     assert not parent.done()
     leave.set()
     parent.result(PATIENCE_S)

@@ -7,6 +7,7 @@ here.
 
 import logging
 import math
+import weakref
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from concurrent.futures import CancelledError
 from enum import Enum
@@ -58,6 +59,7 @@ class Pending(Awaitable[_T_co], Generic[_T_co]):
         "_runtime",
         "_state",
         "_streams",
+        "_tell",
         "_waiters",
         "_what",
     )
@@ -70,6 +72,7 @@ class Pending(Awaitable[_T_co], Generic[_T_co]):
         holders: Callable[[], str] | None = None,
         on_cancel: Callable[[], bool] | None = None,
         streams: Callable[[], Iterable[Channel]] | None = None,
+        tell: Callable[..., None] | None = None,
     ) -> None:
         """Not for users; see `Promise` for the arguments."""
         self._state = _State.OPEN
@@ -81,6 +84,7 @@ class Pending(Awaitable[_T_co], Generic[_T_co]):
         self._holders = holders
         self._on_cancel = on_cancel
         self._streams = streams
+        self._tell = None if tell is None else weakref.WeakMethod(tell)
         self._waiters: dict[Waiter, None] = {}
         self._callbacks: list[Callable[[Any], object]] = []
 
@@ -131,7 +135,7 @@ class Pending(Awaitable[_T_co], Generic[_T_co]):
                 self._callbacks.append(fn)
                 return
             self._on_cancel = None
-        self._runtime.dispatcher.submit(fn, self)
+            self._submit(fn, self)
 
     def __await__(self) -> Generator[Any, Any, _T_co]:
         """Wait in an asyncio or trio task. Cancelling the task stops the waiting, not the request."""
@@ -258,10 +262,17 @@ class Pending(Awaitable[_T_co], Generic[_T_co]):
         if callbacks or state is _State.FAILED:
             self._on_cancel = None  # the outcome is being told, or there is nothing to give up
         for fn in callbacks:
-            self._runtime.dispatcher.submit(fn, self)
+            self._submit(fn, self)
         for waiter in tuple(self._waiters):
             if not waiter.wake():
                 self._waiters.pop(waiter, None)
+
+    def _submit(self, fn: Callable[..., object], *args: Any) -> None:
+        """Have `fn` run on the dispatch thread; whoever the request belongs to knows of it."""
+        tell = None if self._tell is None else self._tell()
+        if tell is None:
+            tell = self._runtime.dispatcher.submit
+        tell(fn, *args)
 
     def _retrieve(self) -> _T_co:
         self._retrieved = True
@@ -306,6 +317,8 @@ class Promise(Generic[_T]):
         streams: called under the lock when a thread begins to wait: the connections that this thread may
         serve
             meanwhile, instead of the engine's thread.
+        tell: a method, kept weakly, that is called under the lock to have a callback run on the dispatch
+            thread, for an owner whose end waits for its callbacks. None: the dispatcher's `submit`.
     """
 
     __slots__ = ("pending",)
@@ -318,8 +331,11 @@ class Promise(Generic[_T]):
         holders: Callable[[], str] | None = None,
         on_cancel: Callable[[], bool] | None = None,
         streams: Callable[[], Iterable[Channel]] | None = None,
+        tell: Callable[..., None] | None = None,
     ) -> None:
-        self.pending: Pending[_T] = Pending(runtime, what, holders=holders, on_cancel=on_cancel, streams=streams)
+        self.pending: Pending[_T] = Pending(
+            runtime, what, holders=holders, on_cancel=on_cancel, streams=streams, tell=tell
+        )
 
     @property
     def done(self) -> bool:
@@ -343,15 +359,19 @@ class Promise(Generic[_T]):
         self.pending._forgiven = True
 
     @classmethod
-    def finished(cls, runtime: Runtime, what: str, value: _T) -> Pending[_T]:
+    def finished(
+        cls, runtime: Runtime, what: str, value: _T, *, tell: Callable[..., None] | None = None
+    ) -> Pending[_T]:
         """A Pending that has its value already. Needs no lock."""
-        promise = cls(runtime, what)
+        promise = cls(runtime, what, tell=tell)
         promise.set_result(value)
         return promise.pending
 
     @classmethod
-    def failed(cls, runtime: Runtime, what: str, error: BaseException) -> Pending[_T]:
+    def failed(
+        cls, runtime: Runtime, what: str, error: BaseException, *, tell: Callable[..., None] | None = None
+    ) -> Pending[_T]:
         """A Pending that has failed already. Needs no lock."""
-        promise = cls(runtime, what)
+        promise = cls(runtime, what, tell=tell)
         promise.set_exception(error)
         return promise.pending

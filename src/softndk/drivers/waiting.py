@@ -13,6 +13,7 @@ that were signalled and did not come in time.
 
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Generic, Protocol, TypeVar
+from weakref import WeakMethod
 
 from softndk.drivers.channel import Channel, Timer
 from softndk.drivers.dispatch import check_callback
@@ -61,12 +62,14 @@ class WaitQueue(Generic[_T]):
         *,
         holders: Callable[[], str] | None = None,
         streams: Callable[[], Iterable[Channel]] | None = None,
+        tell: Callable[..., None] | None = None,
     ) -> None:
         self.runtime = runtime
         self.source = source
         self.what = what
         self.holders = holders
         self.streams = streams
+        self.tell = None if tell is None else WeakMethod(tell)
         self._line: dict[_Call[Any, Any], None] = {}
         self._baton: _Call[Any, Any] | None = None
         self._guard: Timer | None = None
@@ -163,7 +166,14 @@ class _Call(Pending[_R], Generic[_T, _R]):
     __slots__ = ("_collector", "_kind", "_limit", "_queue", "_shape", "_signalled", "_turn")
 
     def __init__(self, queue: WaitQueue[_T], kind: int, limit: int, shape: Callable[[list[_T]], _R]) -> None:
-        super().__init__(queue.runtime, queue.what, holders=queue.holders, on_cancel=_agree, streams=queue.streams)
+        super().__init__(
+            queue.runtime,
+            queue.what,
+            holders=queue.holders,
+            on_cancel=_agree,
+            streams=queue.streams,
+            tell=None if queue.tell is None else queue.tell(),
+        )
         self._forgiven = True
         self._queue = queue
         self._kind = kind
@@ -195,7 +205,7 @@ class _Call(Pending[_R], Generic[_T, _R]):
                     self._collector = _Collector(self)
                     self._queue._enter(self)
                 return
-        self._runtime.dispatcher.submit(fn, self)
+            self._submit(fn, self)
 
     # ---- seen from the line
 
@@ -300,7 +310,7 @@ class _Collector:
     def wake(self) -> bool:
         if not self._woken:
             self._woken = True
-            self._call._runtime.dispatcher.submit(self._call._collect)
+            self._call._submit(self._call._collect)
         return True
 
     def reset(self) -> None:

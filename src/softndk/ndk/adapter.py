@@ -252,7 +252,7 @@ class Adapter(NdkObject):
                     " [INVALID_PARAMETER, R-LAM-1]"
                 )
             mapping = LogicalAddressMapping(self._context, mdl.byte_range(size), mdl.address)
-            return Promise.finished(self._runtime, f"{self._label} build_lam", mapping)
+            return self._finished(f"{self._label} build_lam", mapping)
 
     # ---- conveniences
 
@@ -294,8 +294,7 @@ class Adapter(NdkObject):
             self._check_usable("connect")
             self._offer_status()
             connector = Connector(self._context, self)
-            promise: Promise[Connector] = Promise(
-                self._runtime,
+            promise: Promise[Connector] = connector._promise(
                 f"{connector._label} connect",
                 on_cancel=lambda: _give_up(connector),
                 streams=connector._streams,

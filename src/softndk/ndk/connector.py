@@ -60,9 +60,7 @@ class Connector(NdkObject):
         self._then: Outcome | None = None  # told of its outcome, lock held
         self._data: ConnectionData | None = None
         self._on_disconnect: DisconnectCallback | None = None
-        self._disconnected: Promise[Disconnect] = Promise(
-            self._runtime, f"{self._label} disconnected", streams=self._streams
-        )
+        self._disconnected: Promise[Disconnect] = self._promise(f"{self._label} disconnected", streams=self._streams)
         self._disconnected.forgive()
         self._told_end = False
         self._peer_gave_up = False  # between its answer and this side's
@@ -154,7 +152,7 @@ class Connector(NdkObject):
             what = f"{self._label} complete_connect"
             core = self._core
             if core is None or core.state is not State.ANSWERED:
-                return Promise.failed(self._runtime, what, self._not_answered(what))
+                return self._failed(what, self._not_answered(what))
             self._on_disconnect = on_disconnect
             pending = self._request(what)
             self._complete()
@@ -540,7 +538,7 @@ class Connector(NdkObject):
 
     def _request(self, what: str) -> Pending[None]:
         """Begin a request of this connector; its outcome comes with the core's events."""
-        self._waiting = Promise(self._runtime, what, streams=self._streams)
+        self._waiting = self._promise(what, streams=self._streams)
         return self._waiting.pending
 
     def _streams(self) -> tuple[TcpStream, ...]:
@@ -646,7 +644,7 @@ class Connector(NdkObject):
     # ---- object
 
     def _not_answered(self, what: str) -> NdkError:
-        if self._peer_gave_up:
+        if self._peer_gave_up and not self._is_passive:
             return error_for(Status.CONNECTION_ABORTED, f"{what}: the accepting peer gave up [CONNECTION_ABORTED]")
         return ConnectionInvalid(
             f"{what}: nothing to complete ({self._state_text()}) [CONNECTION_INVALID, R-COMPCONN-1]"

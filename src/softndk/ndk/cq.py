@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 
 from softndk.drivers.alarm import Alarm
 from softndk.drivers.channel import Channel
-from softndk.drivers.pending import Pending, Promise
+from softndk.drivers.pending import Pending
 from softndk.drivers.waiting import WaitQueue
 from softndk.errors import BufferOverflow, InvalidHandle, InvalidParameter, error_for
 from softndk.flags import MAXULONG, CqNotify, ObjectType
@@ -44,7 +44,7 @@ class Cq(NdkObject):
         self._ring = CompletionRing(depth, self._fire, self._placed, self._delay)
         self._ring.on_overrun.append(self._count_failure)
         self._line: WaitQueue[Result] = WaitQueue(
-            self._runtime, _Source(self), f"{self._label} wait", streams=self._streams
+            self._runtime, _Source(self), f"{self._label} wait", streams=self._streams, tell=self._tell_outcome
         )
         if context.strict:
             watch_overlaps(self, "R-CONC-2", "get_results", "arm")
@@ -114,9 +114,9 @@ class Cq(NdkObject):
                     f"{what}: {len(self._ring)} entries are present, depth={depth}; take them first"
                     " [BUFFER_OVERFLOW, R-RESIZE-2]"
                 )
-                return Promise.failed(self._runtime, what, error)
+                return self._failed(what, error)
             self._ring.resize(depth)
-            return Promise.finished(self._runtime, what, None)
+            return self._finished(what, None)
 
     def control_interrupt_moderation(self, interval_us: int, count: int) -> None:
         """Delay notifications: at the latest `interval_us` microseconds after the completion that satisfied an arm, or when

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from weakref import WeakSet, ref
 
 from softndk.drivers.alarm import Alarm
-from softndk.drivers.pending import Pending, Promise
+from softndk.drivers.pending import Pending
 from softndk.drivers.tcp import TcpStream
 from softndk.drivers.tcp_listener import TcpListener
 from softndk.drivers.waiting import WaitQueue
@@ -50,7 +50,9 @@ class Listener(NdkObject):
         self._untold: set[Connector] = set()  # on their way to on_connect
         self._unanswered: WeakSet[Connector] = WeakSet()  # the above and those claimed, some answered meanwhile
         self._alarm: Alarm | None = None
-        self._line: WaitQueue[Connector] = WaitQueue(self._runtime, _Source(self), f"{self._label} next_request")
+        self._line: WaitQueue[Connector] = WaitQueue(
+            self._runtime, _Source(self), f"{self._label} next_request", tell=self._tell_outcome
+        )
         self._next: ref[Pending[Connector]] | None = None
 
     # ---- NDKPI
@@ -149,8 +151,8 @@ class Listener(NdkObject):
         try:
             self._open(what, wanted)
         except NdkError as error:
-            return Promise.failed(self._runtime, what, error)
-        return Promise.finished(self._runtime, what, None)
+            return self._failed(what, error)
+        return self._finished(what, None)
 
     def _open(self, what: str, wanted: Address) -> None:
         host, port = wanted

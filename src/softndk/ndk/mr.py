@@ -2,7 +2,7 @@
 
 import operator
 
-from softndk.drivers.pending import Pending, Promise
+from softndk.drivers.pending import Pending
 from softndk.errors import InvalidParameter, InvalidState, NdkError, error_for
 from softndk.flags import Extension, LocalToken, MrFlag, ObjectType, RemoteToken
 from softndk.memory.buffers import Mdl, Memory
@@ -140,7 +140,7 @@ class Mr(NdkObject):
             if not isinstance(region, Region):
                 raise self._wrong_kind("deregister", "use qp.invalidate")
             region.deregister()
-            return Promise.finished(self._runtime, f"{self._label} deregister", None)
+            return self._finished(f"{self._label} deregister", None)
 
     def initialize_fast_register(self, page_count: int, allow_remote_access: bool) -> Pending[None]:
         """Prepare for fast registers of up to `page_count` pages (NdkInitializeFastRegisterMr, R-FRINIT).
@@ -165,9 +165,9 @@ class Mr(NdkObject):
                     Status.IMPLEMENTATION_LIMIT,
                     f"{what}: {page_count} pages, limit frmr_page_count={limit} [IMPLEMENTATION_LIMIT, R-FRINIT-2]",
                 )
-                return Promise.failed(self._runtime, what, error)
+                return self._failed(what, error)
             region.initialize(page_count, allow_remote_access)
-            return Promise.finished(self._runtime, what, None)
+            return self._finished(what, None)
 
     # ---- inside
 
@@ -203,7 +203,7 @@ class Mr(NdkObject):
         except NdkError:
             memory.release()
             raise
-        return Promise.finished(self._runtime, f"{self._label} register", None)
+        return self._finished(f"{self._label} register", None)
 
     def _range(self, what: str) -> tuple[int, int]:
         if self._posted_range is not None:

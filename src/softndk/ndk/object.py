@@ -13,18 +13,20 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Self, TypeVar
 from uuid import UUID
 
 from softndk.drivers.alarm import Alarm
 from softndk.drivers.dispatch import check_callback, report_unraisable
 from softndk.drivers.pending import Pending, Promise
-from softndk.errors import InvalidHandle, NotSupported, error_from_os
+from softndk.errors import InvalidHandle, NdkError, NotSupported, error_from_os
 from softndk.flags import NdkVersion, ObjectType
 from softndk.ndk.context import AdapterContext
 from softndk.status import Status
 
 __all__ = ["NdkObject"]
+
+_T = TypeVar("_T")
 
 EXIT_WAIT_S: Final = 5.0
 """How long leaving a `with` block waits for running callbacks before it warns."""
@@ -63,6 +65,7 @@ class NdkObject:
         self._closed = False
         self._close_promise: Promise[None] | None = None
         self._close_callbacks: list[Callable[[Pending[None]], object]] = []
+        self._close_told = False  # somebody has a callback at the close's Pending
         for antecedent in antecedents:
             self._depend_on(antecedent)
 
@@ -106,7 +109,8 @@ class NdkObject:
     def close(self, *, on_done: Callable[[Pending[None]], object] | None = None) -> Pending[None]:
         """Close the object (NdkCloseXxx). Never fails; a second call returns the same Pending.
 
-        Pends while something that depends on the object is open, or a callback of it runs (R-CLOSE-1, -2, -5).
+        Pends while something that depends on the object is open, or a callback of it or of one of its requests has not
+        returned (R-CLOSE-1, -2, -5).
         on_done: called on the callback thread when closed; what this object depended on stays until it has returned. From
         the call on the object's other methods raise InvalidHandle (R-CLOSE-6) and no event callback of it starts.
 
@@ -222,6 +226,31 @@ class NdkObject:
         dispatcher.submit(self._run_callback, fn, args)
         dispatcher.submit(self._idle_again)
 
+    def _tell_outcome(self, fn: Callable[..., object], *args: Any) -> None:
+        """Run a completion callback of a request of this object; its close pends until it has returned (R-CLOSE-2). It
+        comes after the close was asked for, too: each request reports its outcome (R-ASYNC-1).
+        """
+        self._busy += 1
+        dispatcher = self._runtime.dispatcher
+        dispatcher.submit(fn, *args)
+        dispatcher.submit(self._idle_again)
+
+    def _tell_closed(self, fn: Callable[..., object], *args: Any) -> None:
+        self._close_told = True
+        self._runtime.dispatcher.submit(fn, *args)
+
+    def _promise(self, what: str, **options: Any) -> Promise[Any]:
+        """A request of this object that is under way. `options`: as Promise takes them."""
+        return Promise(self._runtime, what, tell=self._tell_outcome, **options)
+
+    def _finished(self, what: str, value: _T) -> Pending[_T]:
+        """A request of this object that is done in the call."""
+        return Promise.finished(self._runtime, what, value, tell=self._tell_outcome)
+
+    def _failed(self, what: str, error: NdkError) -> Pending[Any]:
+        """A request of this object that has failed in the call."""
+        return Promise.failed(self._runtime, what, error, tell=self._tell_outcome)
+
     def _run_callback(self, fn: Callable[..., object], args: tuple[Any, ...]) -> None:
         if not self._closing:  # R-CLOSE-11: no event callback once the close has been asked for
             self._runtime.dispatcher.run_here(fn, *args)
@@ -234,7 +263,9 @@ class NdkObject:
     def _close(self) -> Pending[None]:
         if self._close_promise is None:
             self._closing = True
-            self._close_promise = Promise(self._runtime, f"{self._label} close", holders=self._still_open)
+            self._close_promise = Promise(
+                self._runtime, f"{self._label} close", holders=self._still_open, tell=self._tell_closed
+            )
             if self._runtime.forked:  # the parent's object: nothing here may touch what it stands for
                 self._finish_in_child()
             else:
@@ -262,7 +293,7 @@ class NdkObject:
         assert promise is not None
         promise.set_result(None)
         callbacks, self._close_callbacks = self._close_callbacks, []
-        if not callbacks:
+        if not callbacks and not self._close_told:
             self._release_all()
             return
         dispatcher = self._runtime.dispatcher

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from softndk.drivers.pending import Pending, Promise
+from softndk.drivers.pending import Pending
 from softndk.errors import InvalidParameter, NdkError, error_for
 from softndk.flags import ObjectType
 from softndk.memory.sge import Sgl
@@ -91,8 +91,8 @@ class Srq(NdkObject):
             try:
                 self._shared.modify(depth, notify_threshold)
             except NdkError as error:
-                return Promise.failed(self._runtime, what, error)
-            return Promise.finished(self._runtime, what, None)
+                return self._failed(what, error)
+            return self._finished(what, None)
 
     def _fire(self, status: Status) -> None:
         if self._on_notify is not None:

@@ -61,6 +61,62 @@ def run_asyncio(main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
 RUNNERS = pytest.mark.parametrize("run", [run_asyncio, trio.run], ids=["asyncio", "trio"])
 
 
+class _Owner:
+    """Somebody who wants to know of the callbacks of his requests."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.told: list[object] = []
+
+    def tell(self, fn: Callable[..., object], *args: object) -> None:
+        self.told.append(fn)
+        self.runtime.dispatcher.submit(fn, *args)
+
+
+class TestWhoseRequestItIs:
+    def test_the_owner_hands_over_the_callbacks_whenever_they_are_given(self, runtime: Runtime) -> None:
+        owner = _Owner(runtime)
+        promise: Promise[int] = Promise(runtime, "qp1 connect", tell=owner.tell)
+        seen: list[str] = []
+
+        def early(_: object) -> None:
+            seen.append("early")
+
+        def late(_: object) -> None:
+            seen.append("late")
+
+        promise.pending.add_done_callback(early)
+        assert owner.told == []
+        complete(promise)
+        promise.pending.add_done_callback(late)
+        assert owner.told == [early, late]
+        assert runtime.dispatcher.drain(PATIENCE_S)
+        assert seen == ["early", "late"]
+
+    @pytest.mark.parametrize("outcome", ["finished", "failed"])
+    def test_a_request_that_is_done_in_the_call_has_an_owner_too(self, runtime: Runtime, outcome: str) -> None:
+        owner = _Owner(runtime)
+        pending: Pending[Any]
+        if outcome == "finished":
+            pending = Promise.finished(runtime, "mr1 register", None, tell=owner.tell)
+        else:
+            pending = Promise.failed(runtime, "mr1 register", Refused("no"), tell=owner.tell)
+            pending.exception()
+        pending.add_done_callback(id)
+        assert owner.told == [id]
+
+    def test_a_pending_that_is_kept_does_not_keep_the_owner(self, runtime: Runtime) -> None:
+        owner = _Owner(runtime)
+        gone = weakref.ref(owner)
+        pending = Promise.finished(runtime, "mr1 register", None, tell=owner.tell)
+        del owner
+        gc.collect()
+        assert gone() is None
+        called = threading.Event()
+        pending.add_done_callback(lambda _: called.set())
+        assert called.wait(PATIENCE_S)
+
+
 class TestAnyNumberMayWait:
     def test_threads_tasks_and_loops_at_once_all_get_the_one_result(self, runtime: Runtime) -> None:
         promise: Promise[int] = Promise(runtime, "qp1 connect")

@@ -27,6 +27,7 @@ from softndk.conformance.bench import (
     failure,
     refused,
     still_works,
+    until,
 )
 from softndk.conformance.providers import Feature, Side
 
@@ -120,6 +121,35 @@ def test_complete_and_disconnect_need_their_state(halfway: Halfway, state: str) 
     assert (type(error), error.status) == (ConnectionInvalid, Status.CONNECTION_INVALID)
 
 
+@pytest.mark.rules("A-26", "R-COMPCONN-1", "R-ACCEPT-1")
+@pytest.mark.parametrize("gone", list(Side))
+def test_only_the_call_that_is_due_is_aborted_when_the_peer_has_given_up(halfway: Halfway, gone: Side) -> None:
+    """The other side's call is as wrong as before."""
+    if gone is Side.ACTIVE:
+        left, end = halfway.incoming, halfway.b
+        halfway.connector.close()
+    else:
+        left, end = halfway.connector, halfway.a
+        halfway.accept()
+        halfway.incoming.close()
+
+    def has_heard() -> bool:
+        try:
+            left.connect(end.qp, halfway.listener.local_address)
+        except NdkError as error:
+            return error.status is Status.CONNECTION_INVALID
+        return False
+
+    until(has_heard)
+    if gone is Side.ACTIVE:
+        assert failure(left.complete_connect()).status is Status.CONNECTION_INVALID
+        assert failure(left.accept(end.qp)).status is Status.CONNECTION_ABORTED
+    else:
+        with refused(InvalidState, Status.INVALID_DEVICE_STATE):
+            left.accept(end.qp)
+        assert failure(left.complete_connect()).status is Status.CONNECTION_ABORTED
+
+
 @pytest.mark.rules("R-ACCEPT-1", "R-REJECT-1", "R-REJECT-2")
 @pytest.mark.parametrize("state", ["idle", "connecting", "accepted", "connected"])
 def test_accept_and_reject_need_their_state(halfway: Halfway, state: str) -> None:
@@ -201,9 +231,13 @@ def test_a_rejected_connect_is_refused_and_both_connectors_are_over(halfway: Hal
 
 
 @pytest.mark.rules("R-REJECT-2", "R-ACCEPT-4", "R-IW-4", "R-CONN-4")
-def test_the_active_side_may_refuse_after_the_accept(halfway: Halfway) -> None:
+@pytest.mark.parametrize("how", ["reject", "disconnect"])
+def test_the_active_side_may_refuse_after_the_accept(halfway: Halfway, how: str) -> None:
     accepting = halfway.accept()
-    halfway.connector.reject()
+    if how == "reject":
+        halfway.connector.reject()
+    else:
+        halfway.connector.disconnect().result(PATIENCE_S)
     assert failure(accepting).status in GIVEN_UP
     assert failure(halfway.connector.complete_connect()).status in {
         Status.CONNECTION_INVALID,

@@ -189,9 +189,8 @@ class Connector(NdkObject):
             what = f"{self._label} accept"
             core = self._core
             if core is None or core.state is not State.OFFERED:
-                if self._peer_gave_up:
-                    return Promise.failed(
-                        self._runtime,
+                if self._peer_gave_up and self._is_passive:
+                    return self._failed(
                         what,
                         error_for(
                             Status.CONNECTION_ABORTED, f"{what}: the peer has given up [CONNECTION_ABORTED, A-26]"
@@ -244,6 +243,9 @@ class Connector(NdkObject):
         The peer's program has to react to its disconnect event: neither side's disconnect is done before the other's
         (R-DISC-7).
 
+        Choice: between connect and complete_connect it is a `reject`, and done at once (R-REJECT-2). On a connector that is
+        not up otherwise it fails (A-14).
+
         The Pending fails with: ConnectionInvalid: not connected (A-14). IoTimeout: no answer within disconnect_timeout_s.
         Aborted: the connection failed meanwhile. RequestCancelled: this connector was closed meanwhile.
         """
@@ -251,9 +253,13 @@ class Connector(NdkObject):
             self._check_usable("disconnect")
             what = f"{self._label} disconnect"
             core = self._core
+            if core is not None and core.state is State.ANSWERED:
+                core.reject(b"", self._runtime.now())
+                self._pump()
+                return self._finished(what, None)
             if core is None or core.state not in (State.RTS, State.PEER_CLOSED):
                 error = ConnectionInvalid(f"{what}: not connected ({self._state_text()}) [CONNECTION_INVALID, A-14]")
-                return Promise.failed(self._runtime, what, error)
+                return self._failed(what, error)
             pending = self._request(what)
             self._told_end = True  # no event after the local disconnect (A-19)
             core.disconnect(self._runtime.now())

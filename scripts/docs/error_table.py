@@ -60,14 +60,11 @@ ERRORS: Final = {
     40: ("completion queue overrun, or a fault of one stream", "this side"),
     41: ("fault of the whole adapter", "this side"),
     42: ("an own request that cannot be carried out; flush", "this side"),
-    43: ("start-up: too many reads asked for, or no indication in common", "MPA"),
+    43: ("start-up: too many reads asked for, no indication in common, or a failure of this side", "MPA"),
 }
 """Row: what happens, and which layer finds it."""
 
-NOT_PLAYED: Final = {
-    41: "softndk has no fault that is all connections' at once, so it never sends this code; it is understood when received"
-    " (`test_row_41_adapter_wide_fault_has_its_own_code`). A failure inside one connection resets that one.",
-}
+NOT_PLAYED: Final[dict[int, str]] = {}
 """Rows without a case, and why."""
 
 

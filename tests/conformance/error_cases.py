@@ -238,6 +238,15 @@ def _asking() -> Side:
     return side
 
 
+def _answered() -> Side:
+    """An active side that has the Reply, and whose program has not completed the connect."""
+    side = _asking()
+    reply = StartupFrame(FrameKind.REPLY, False, True, False, 2, Enhanced(16, 16, True, rtr_write=True), b"").emit()
+    side.core.receive_data(memoryview(reply), NOW)
+    side.take_events()
+    return side
+
+
 def _waiting() -> Side:
     """A passive side that has accepted and waits for the ready-to-receive indication."""
     return RawPeer(Side("lab", active=False, seed=SEED)).side
@@ -334,6 +343,36 @@ def completion_queue_overrun() -> Outcome:
     peer.received.clear()
     peer.send(send(b"1"), send(b"2", msn=2), send(b"3", msn=3))
     return outcome(side, peer)
+
+
+def adapter_fails() -> Outcome:
+    lab = Lab(seed=SEED)
+    lab.peer.received.clear()
+    lab.side.core.fail_adapter("the adapter has failed", lab.peer.now)
+    lab.peer.pump()
+    return outcome(lab.side, lab.peer)
+
+
+def adapter_fails_before_it_may_send() -> Outcome:
+    """The passive side waits for the peer's first FPDU (RFC 5044 7.1.3)."""
+    side = _waiting()
+    side.core.fail_adapter("the adapter has failed", NOW)
+    assert _ready(side) == b""
+    assert side.core.finish() is Finish.RESET
+    other = _answered()
+    lose(other)
+    return Outcome(b"", told(side), told(other))
+
+
+def adapter_fails_after_the_reply() -> Outcome:
+    side = _answered()
+    side.core.fail_adapter("the adapter has failed", NOW)
+    answer = _ready(side)
+    other = _waiting()
+    other.take_events()
+    other.core.receive_data(memoryview(answer), NOW)
+    other.collect()
+    return Outcome(answer, told(side), told(other))
 
 
 def local_memory(operation: str) -> Outcome:
@@ -463,6 +502,15 @@ CASES: Final = (
         f"{PEER_FAILED} 0x10000",
         completion_queue_overrun,
     ),
+    Case(41, "the adapter fails", "0/2/8", f"{CANCELLED_4} 0x20208", f"{PEER_FAILED} 0x10208", adapter_fails),
+    Case(
+        41,
+        "the adapter fails before the passive side may send",
+        NO_CODE,
+        "start-up: DEVICE_REMOVED",
+        "start-up: CONNECTION_ABORTED 0x30068",
+        adapter_fails_before_it_may_send,
+    ),
     *(
         Case(
             42,
@@ -498,5 +546,13 @@ CASES: Final = (
         "start-up: CONNECTION_ABORTED 0x22007",
         "start-up: CONNECTION_ABORTED 0x12007",
         lambda: refused_reply(16, send_only=True),
+    ),
+    Case(
+        43,
+        "the adapter fails between the Reply and the end of the connect",
+        "2/0/5",
+        "start-up: CONNECTION_ABORTED 0x22005",
+        "start-up: CONNECTION_ABORTED 0x12005",
+        adapter_fails_after_the_reply,
     ),
 )

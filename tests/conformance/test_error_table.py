@@ -9,7 +9,6 @@ import pytest
 from softndk.config import IwarpConfig
 from softndk.flags import LocalToken, OperationType
 from softndk.iwarp.events import Aborted, Finish
-from softndk.iwarp.faults import Cause, ProtocolFault, terminate_for
 from softndk.iwarp.qp_state import State
 from softndk.memory.sge import Sge
 from softndk.memory.tokens import Right
@@ -272,9 +271,35 @@ class TestOwnSide:
         assert [context for context, _ in side.finished()[1]] == [0, 1]
         assert peer.closed is Finish.SHUTDOWN
 
-    def test_row_41_adapter_wide_fault_has_its_own_code(self) -> None:
-        message = terminate_for(ProtocolFault(Cause.NIC_FAILURE, "out of memory", send()))
-        assert message.emit() == bytes.fromhex("02080000")
+    def test_row_41_adapter_wide_fault(self) -> None:
+        lab = Lab()
+        lab.peer.received.clear()
+        lab.side.core.fail_adapter("the adapter has failed", lab.peer.now)
+        lab.peer.pump()
+        assert bytes(lab.peer.received) == terminate_octets((0, 2, 8), b"", "none")
+        check_flushed(lab)
+        check_ended(lab, (0, 2, 8))
+
+    def test_row_41_after_our_fin_nothing_can_be_said(self) -> None:
+        lab = Lab(reads=False)
+        lab.side.core.disconnect(lab.peer.now)
+        lab.peer.pump()
+        lab.peer.received.clear()
+        lab.side.core.fail_adapter("the adapter has failed", lab.peer.now)
+        lab.peer.pump()
+        assert lab.peer.received == b""
+        assert lab.side.core.finish() is Finish.RESET
+
+    def test_row_41_a_connection_that_is_over_stays_as_it_is(self) -> None:
+        lab = Lab()
+        lab.side.core.abort("first fault", lab.peer.now)
+        lab.peer.pump()
+        lab.side.take_events()
+        lab.peer.received.clear()
+        lab.side.core.fail_adapter("the adapter has failed", lab.peer.now)
+        lab.peer.pump()
+        assert lab.peer.received == b""
+        assert lab.side.take_events() == []
 
     @pytest.mark.parametrize("operation", ["send", "write", "read"])
     @pytest.mark.parametrize("trouble", ["unknown token", "outside", "deregistered"])

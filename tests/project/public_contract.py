@@ -322,7 +322,7 @@ OTHER_NAMES = {
     "Sgl",
 }
 
-TESTING_NAMES = {"pair", "kill"}
+TESTING_NAMES = {"pair", "kill", "fail_adapter"}
 
 NDK_OBJECTS = {
     "Adapter",

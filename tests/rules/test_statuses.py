@@ -18,7 +18,6 @@ NEVER = {
     Status.BUFFER_TOO_SMALL: "no call fills a buffer of the program's",
     Status.DATA_ERROR: "InfiniBand's status of a send whose receive was too small",
     Status.DEVICE_NOT_READY: "an address whose interface has gone between two system calls",
-    Status.DEVICE_REMOVED: "a software adapter cannot be pulled out",
     Status.NDIS_ADAPTER_NOT_READY: "there is no NDK function to switch off (R-OPEN-7)",
     **{
         status: "of the user-mode interface, which numbers the parameter at fault; the message names it here"

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from softndk.config import IwarpConfig
-from softndk.errors import Aborted, AddressUnavailable, IoTimeout, NdkError, Refused, error_from_os
+from softndk.errors import Aborted, AdapterUnavailable, AddressUnavailable, IoTimeout, NdkError, Refused, error_from_os
 from softndk.flags import OperationType
 from softndk.iwarp import events, faults
 from softndk.iwarp.events import Event, Finish
@@ -61,6 +61,7 @@ _STARTUP_CAUSES: Final = {
     StartupReason.LOCAL_FAILURE: Cause.STARTUP_FAILED,
 }
 """Those that the peer is told of by a Terminate."""
+_OWN_CAUSES: Final = frozenset({Cause.LOCAL_ERROR, Cause.NIC_FAILURE})
 _MAX_VECTORS: Final = 64
 _OVER: Final = frozenset({State.TERMINATE, State.CLOSED, State.ERROR})
 _UP: Final = frozenset({State.RTS, State.PEER_CLOSED, State.CLOSING})
@@ -320,6 +321,18 @@ class Connection:
             error = Aborted(f"{self.name}: {text} [CONNECTION_ABORTED]")
             self._flush(error)
             self._lose(error)
+
+    def fail_adapter(self, text: str, now: float) -> None:
+        """The adapter has failed as a whole: say so where anything may be said (error table rows 41 and 43), else reset."""
+        self._timers.learn(now)
+        negotiated = self.negotiated
+        if self.state in _UP:
+            self._fail(ProtocolFault(Cause.NIC_FAILURE, text))
+        elif self.state is State.ANSWERED and negotiated is not None and negotiated.enhanced:
+            crc, markers = negotiated.crc, negotiated.send_markers
+            self._startup_error(StartupError(StartupReason.LOCAL_FAILURE, text, crc=crc, send_markers=markers))
+        elif self.state not in _OVER:
+            self._lose(AdapterUnavailable(f"{self.name}: {text} [DEVICE_REMOVED]", Status.DEVICE_REMOVED))
 
     def kick(self, now: float) -> None:
         """Something was posted: a held-back message may find its receive."""
@@ -673,7 +686,7 @@ class Connection:
             provider_error_code=faults.sent_code(fault),
             fault=faults.fault_value(fault),
         )
-        if self._local_fin or (self._is_fenced and fault.cause is Cause.LOCAL_ERROR):
+        if self._local_fin or (self._is_fenced and fault.cause in _OWN_CAUSES):
             self._lose(error)
             return
         assert self._stream is not None

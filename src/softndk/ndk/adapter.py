@@ -10,6 +10,7 @@ Deviation: CQs and SRQs take no affinity; NDKPI lets a provider ignore it (R-CQ-
 """
 
 import errno
+import logging
 import os
 import socket
 import warnings
@@ -55,6 +56,7 @@ __all__ = ["Adapter", "open_adapter"]
 
 NEWEST: Final = NdkVersion(2, 1)
 _RESERVED_TRANSPORTS: Final = ("rocev2", "shm", "verbs")
+_FAILING_ORDER: Final = (ObjectType.LISTENER, ObjectType.CONNECTOR, ObjectType.QP, ObjectType.SRQ, ObjectType.CQ)
 
 
 def open_adapter(
@@ -176,7 +178,7 @@ class Adapter(NdkObject):
         if on_notify is not None:
             check_callback(on_notify)
         with self._lock:
-            self._check_usable("create_cq")
+            self._check_working("create_cq")
             check_limit(f"{self._label} create_cq", "depth", depth, 1, self._context.info.max_cq_depth)
             return Cq(self._context, self, depth, on_notify)
 
@@ -186,7 +188,7 @@ class Adapter(NdkObject):
         Raises: InsufficientResources: max_pd_count are open (R-CREATE-5). Nothing is made.
         """
         with self._lock:
-            self._check_usable("create_pd")
+            self._check_working("create_pd")
             return Pd(self._context, self)
 
     def create_connector(self) -> Connector:
@@ -195,7 +197,7 @@ class Adapter(NdkObject):
         Raises: InsufficientResources: max_connector_count are open (R-CREATE-5). Nothing is made.
         """
         with self._lock:
-            self._check_usable("create_connector")
+            self._check_working("create_connector")
             self._offer_status()
             return Connector(self._context, self)
 
@@ -222,7 +224,7 @@ class Adapter(NdkObject):
         max_shared_endpoint_count are open, or no descriptor is left (R-CREATE-5). Nothing is made.
         """
         with self._lock:
-            self._check_usable("create_shared_endpoint")
+            self._check_working("create_shared_endpoint")
             what = f"{self._label} create_shared_endpoint"
             wanted = check_address(what, address)
             if wanted[0] not in self._context.addresses:
@@ -242,7 +244,7 @@ class Adapter(NdkObject):
         Nothing is mapped.
         """
         with self._lock:
-            self._check_usable("build_lam")
+            self._check_working("build_lam")
             mdl = buffer if isinstance(buffer, Mdl) else Mdl(buffer)
             size = mdl.length if length is None else length
             check_int(f"{self._label} build_lam", "length", size)
@@ -291,7 +293,7 @@ class Adapter(NdkObject):
         if on_disconnect is not None:
             check_callback(on_disconnect)
         with self._lock:
-            self._check_usable("connect")
+            self._check_working("connect")
             self._offer_status()
             connector = Connector(self._context, self)
             promise: Promise[Connector] = connector._promise(
@@ -343,6 +345,23 @@ class Adapter(NdkObject):
                     else:
                         channel.fail(OSError(errno.ECONNRESET, "killed by softndk.testing.kill"))
 
+    def _fail(self, why: str) -> None:
+        """A fault of the whole adapter, for tests of what depends on it (softndk.testing.fail_adapter).
+
+        Completion queues fail last: what is cancelled before has room in them.
+        """
+        with self._lock:
+            self._check_usable("fail_adapter")
+            context = self._context
+            if context.failure:
+                return
+            context.failure = f"{self._label} on {context.addresses[0]} has failed: {why}"
+            context.incidents.tell(context.failure, level=logging.WARNING)
+            for kind in _FAILING_ORDER:
+                for item in self._open_objects():
+                    if item.object_type is kind:
+                        item._adapter_failed()
+
     def _offer_status(self) -> None:
         """From the first connector or listener on another process of the user may ask (softndk status)."""
         if self._status is None:
@@ -360,12 +379,13 @@ class Adapter(NdkObject):
         return tuple(found)
 
     def _create_listener(self, operation: str, on_connect: Callable[[Connector], object] | None) -> Listener:
-        self._check_usable(operation)
+        self._check_working(operation)
         self._offer_status()
         return Listener(self._context, self, on_connect)
 
     def _state_text(self) -> str:
-        return f"{', '.join(self._context.addresses)} {self._context.datapath.name} objects {len(self._successors)}"
+        failed = " failed" if self._context.failure else ""
+        return f"{', '.join(self._context.addresses)} {self._context.datapath.name} objects {len(self._successors)}{failed}"
 
     def _finish_close(self) -> None:
         context = self._context

@@ -102,7 +102,7 @@ class Connector(NdkObject):
         start-up. RequestCancelled: this connector was closed meanwhile (R-CONN-7).
         """
         with self._lock:
-            self._check_usable("connect")
+            self._check_working("connect")
             return self._connect(
                 qp, destination, source, None, inbound_read_limit, outbound_read_limit, private_data, None
             )
@@ -129,7 +129,7 @@ class Connector(NdkObject):
                 f"{self._label} connect_with_shared_endpoint: {type(endpoint).__name__} is no SharedEndpoint"
             )
         with self._lock:
-            self._check_usable("connect_with_shared_endpoint")
+            self._check_working("connect_with_shared_endpoint")
             endpoint._check_usable("connect_with_shared_endpoint")
             return self._connect(
                 qp, destination, None, endpoint, inbound_read_limit, outbound_read_limit, private_data, None
@@ -148,7 +148,7 @@ class Connector(NdkObject):
         if on_disconnect is not None:
             check_callback(on_disconnect)
         with self._lock:
-            self._check_usable("complete_connect")
+            self._check_working("complete_connect")
             what = f"{self._label} complete_connect"
             core = self._core
             if core is None or core.state is not State.ANSWERED:
@@ -185,7 +185,7 @@ class Connector(NdkObject):
         if on_disconnect is not None:
             check_callback(on_disconnect)
         with self._lock:
-            self._check_usable("accept")
+            self._check_working("accept")
             what = f"{self._label} accept"
             core = self._core
             if core is None or core.state is not State.OFFERED:
@@ -220,7 +220,7 @@ class Connector(NdkObject):
         (INVALID_BUFFER_SIZE): private_data too long (R-PDATA-1). Nothing has changed.
         """
         with self._lock:
-            self._check_usable("reject")
+            self._check_working("reject")
             octets = self._private_data("reject", private_data, self._context.info.max_callee_data, "max_callee_data")
             core = self._core
             if self._peer_gave_up:
@@ -345,6 +345,11 @@ class Connector(NdkObject):
     def _abort(self, text: str) -> None:
         if self._core is not None:
             self._core.abort(text, self._runtime.now())
+            self._pump()
+
+    def _adapter_failed(self) -> None:
+        if self._core is not None:
+            self._core.fail_adapter(self._context.failure, self._runtime.now())
             self._pump()
 
     def _take_over(self, core: Connection, stream: TcpStream, request: events.RequestReceived) -> None:

@@ -24,6 +24,9 @@ VENDOR_ID: Final = 0x000000
 DEVICE_ID: Final = 0x6E646B
 _EXTENSIONS: Final = Extension.IMMEDIATE_DATA | Extension.ATOMIC_FETCH_ADD | Extension.ATOMIC_COMPARE_SWAP
 
+_OWN_FAULTS: Final = frozenset({(0, 0, 0), (0, 2, 8), (2, 0, 5)})
+"""Terminates of ours that are not about the peer: a failure of one stream, of the adapter, of a start-up here."""
+
 _LIMIT_OF: Final = {
     ObjectType.CONNECTOR: "max_connector_count",
     ObjectType.LISTENER: "max_listener_count",
@@ -70,6 +73,7 @@ class AdapterContext:
     counters: Counters = field(default_factory=Counters)
     traced_streams: int = 0
     closed: bool = False
+    failure: str = ""  # of the adapter as a whole; nothing but closing is left then
     incidents: IncidentLog = field(init=False)
     _numbers: dict[str, int] = field(default_factory=dict)
     _open: dict[ObjectType, int] = field(default_factory=dict)
@@ -84,7 +88,7 @@ class AdapterContext:
     def note_failure(self, error: NdkError, peer: Address | None) -> None:
         """A connection has failed: count it if the peer broke a rule, and tell the log."""
         fault = error.fault
-        if fault is not None and not fault.received and (fault.layer, fault.etype, fault.code) != (0, 0, 0):
+        if fault is not None and not fault.received and (fault.layer, fault.etype, fault.code) not in _OWN_FAULTS:
             self.counters.peer_faults += 1
         self.incidents.tell(str(error), peer)
 

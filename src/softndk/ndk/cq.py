@@ -12,7 +12,7 @@ from softndk.drivers.alarm import Alarm
 from softndk.drivers.channel import Channel
 from softndk.drivers.pending import Pending
 from softndk.drivers.waiting import WaitQueue
-from softndk.errors import BufferOverflow, InvalidHandle, InvalidParameter, error_for
+from softndk.errors import BufferOverflow, InternalError, InvalidHandle, InvalidParameter, error_for
 from softndk.flags import MAXULONG, CqNotify, ObjectType
 from softndk.ndk.context import AdapterContext
 from softndk.ndk.limits import check_int, check_limit
@@ -219,6 +219,9 @@ class Cq(NdkObject):
     def _fail(self, status: Status) -> None:
         self._ring.fail(status)
 
+    def _adapter_failed(self) -> None:
+        self._fail(Status.INTERNAL_ERROR)
+
     def _streams(self) -> Iterable[Channel]:
         """The connections whose traffic fills this queue."""
         for item in self._successors:
@@ -260,6 +263,9 @@ class _Source:
         cq = self._cq
         if cq._closing:
             return InvalidHandle(f"{cq._label} wait: the queue is being closed [INVALID_HANDLE, R-CLOSE-6]")
+        if cq._ring.status is Status.INTERNAL_ERROR:
+            why = cq._context.failure or "inside"
+            return InternalError(f"{cq._label} wait: the queue has failed: {why} [INTERNAL_ERROR, R-CQERR-2]")
         if cq._ring.status is not Status.SUCCESS:
             return error_for(
                 cq._ring.status,

@@ -78,7 +78,7 @@ class Listener(NdkObject):
         (TOO_MANY_ADDRESSES): port 0, and none is free (R-PORT-1). InsufficientResources: no descriptor is left.
         """
         with self._lock:
-            self._check_usable("listen")
+            self._check_working("listen")
             return self._listen(address)
 
     def control_connect_events(self, *, pause: bool) -> None:
@@ -333,6 +333,16 @@ class Listener(NdkObject):
                     self._untold.discard(item)
                     item._close()
 
+    def _adapter_failed(self) -> None:
+        self._close_sockets()
+        for handshake in tuple(self._handshakes):
+            handshake.fail()
+        while self._requests:
+            connector = self._requests.popleft()
+            connector._adapter_failed()
+            connector._close()
+        self._line.notify_all()
+
     def _finish_close(self) -> None:
         self._release_endpoints()
         if self._alarm is not None:
@@ -367,6 +377,12 @@ class _Handshake:
         self._stream.pump()
         self._forget()
 
+    def fail(self) -> None:
+        """The adapter has failed."""
+        self._core.fail_adapter(self._listener._context.failure, self._listener._runtime.now())
+        self._stream.pump()
+        self._on_activity()
+
     def _on_activity(self) -> None:
         if self._connector is not None:
             self._connector._on_activity()
@@ -399,7 +415,8 @@ class _Source:
         self._listener = listener
 
     def ready(self, kind: int) -> bool:
-        return bool(self._listener._requests) or self._listener._closing
+        listener = self._listener
+        return bool(listener._requests) or listener._closing or bool(listener._context.failure)
 
     def take(self, max_results: int) -> list[Connector]:
         listener = self._listener
@@ -411,6 +428,8 @@ class _Source:
     def failure(self) -> BaseException | None:
         if self._listener._closing:
             return InvalidHandle(f"{self._listener._label} next_request: the listener is being closed [INVALID_HANDLE]")
+        if self._listener._context.failure:
+            return self._listener._adapter_error("next_request")
         return None
 
 

@@ -123,7 +123,7 @@ class Mr(NdkObject):
         (R-REGMR-7), or made for fast registers (R-MR-1). Nothing has changed.
         """
         with self._lock:
-            self._check_usable("register")
+            self._check_working("register")
             return self._register(buffer, flags, length)
 
     def deregister(self) -> Pending[None]:
@@ -153,7 +153,7 @@ class Mr(NdkObject):
         (R-FRINIT-2).
         """
         with self._lock:
-            self._check_usable("initialize_fast_register")
+            self._check_working("initialize_fast_register")
             region = self._region
             what = f"{self._label} initialize_fast_register"
             if not isinstance(region, FastRegion):

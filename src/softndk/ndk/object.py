@@ -19,7 +19,7 @@ from uuid import UUID
 from softndk.drivers.alarm import Alarm
 from softndk.drivers.dispatch import check_callback, report_unraisable
 from softndk.drivers.pending import Pending, Promise
-from softndk.errors import InvalidHandle, NdkError, NotSupported, error_from_os
+from softndk.errors import AdapterUnavailable, InvalidHandle, NdkError, NotSupported, error_from_os
 from softndk.flags import NdkVersion, ObjectType
 from softndk.ndk.context import AdapterContext
 from softndk.status import Status
@@ -208,6 +208,21 @@ class NdkObject:
         if self._closing:
             state = "closed" if self._closed else "closing"
             raise InvalidHandle(f"{self._label} {operation}: the object is {state} [INVALID_HANDLE, R-CLOSE-6]")
+
+    def _check_working(self, operation: str) -> None:
+        """For what needs a working adapter: also after `_check_usable` there may be nothing left but to close."""
+        self._check_usable(operation)
+        if self._context.failure:
+            raise self._adapter_error(operation)
+
+    def _adapter_error(self, operation: str) -> AdapterUnavailable:
+        return AdapterUnavailable(
+            f"{self._label} {operation}: {self._context.failure}; close it and open another [DEVICE_REMOVED]",
+            Status.DEVICE_REMOVED,
+        )
+
+    def _adapter_failed(self) -> None:
+        """The adapter has failed as a whole: end what is under way here."""
 
     def _new_alarm(self, operation: str) -> Alarm:
         try:

@@ -52,7 +52,7 @@ class Pd(NdkObject):
         Raises: InsufficientResources: max_mr_count are open (R-CREATE-5). Nothing is made.
         """
         with self._lock:
-            self._check_usable("create_mr")
+            self._check_working("create_mr")
             return Mr(self._context, self, self._domain, fast_register=fast_register)
 
     def register_mr(self, buffer: Memory | Mdl, flags: int | None = None, *, length: int | None = None) -> Mr:
@@ -71,7 +71,7 @@ class Pd(NdkObject):
             )
             flags = MrFlag.ALLOW_LOCAL_WRITE if writable else MrFlag.ALLOW_LOCAL_READ
         with self._lock:
-            self._check_usable("register_mr")
+            self._check_working("register_mr")
             mr = Mr(self._context, self, self._domain, fast_register=False)
             try:
                 mr._register(buffer, flags, length).result(0)
@@ -86,7 +86,7 @@ class Pd(NdkObject):
         Raises: InsufficientResources: max_mw_count are open (R-CREATE-5). Nothing is made.
         """
         with self._lock:
-            self._check_usable("create_mw")
+            self._check_working("create_mw")
             return Mw(self._context, self, self._domain)
 
     def create_qp(
@@ -175,7 +175,7 @@ class Pd(NdkObject):
             check_callback(on_notify)
         info = self._context.info
         with self._lock:
-            self._check_usable("create_srq")
+            self._check_working("create_srq")
             who = f"{self._label} create_srq"
             check_limit(who, "depth", depth, 1, info.max_srq_depth)
             check_limit(who, "max_receive_sge", max_receive_sge, 0, info.max_receive_request_sge)
@@ -199,7 +199,7 @@ class Pd(NdkObject):
         info = self._context.info
         who = f"{self._label} {operation}"
         with self._lock:
-            self._check_usable(operation)
+            self._check_working(operation)
             check_limit(who, "receive_queue_depth", receive_depth, 0, info.max_receive_queue_depth)
             check_limit(who, "initiator_queue_depth", initiator_depth, 0, info.max_initiator_queue_depth)
             check_limit(who, "max_receive_sge", max_receive_sge, 0, info.max_receive_request_sge)

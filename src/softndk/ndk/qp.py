@@ -540,9 +540,10 @@ class Qp(NdkObject):
     def _check_cqs(self, operation: str) -> None:
         for ring in self._rings:
             if ring.status is not Status.SUCCESS:
+                why = f" ({self._context.failure})" if self._context.failure else ""
                 raise ConnectionInvalid(
-                    f"{self._label} {operation}: its completion queue has failed with {ring.status.name}; no request can"
-                    " complete any more [CONNECTION_INVALID, R-CQERR-4]"
+                    f"{self._label} {operation}: its completion queue has failed with {ring.status.name}{why}; no request"
+                    " can complete any more [CONNECTION_INVALID, R-CQERR-4]"
                 )
 
     def _own(self, operation: str, item: object, kind: type[_T]) -> _T:
@@ -576,6 +577,10 @@ class Qp(NdkObject):
             self._pair.cancel_pending(
                 Aborted(f"{self._label}: {why} [CONNECTION_DISCONNECTED, R-FLUSH-1]", Status.CONNECTION_DISCONNECTED)
             )
+
+    def _adapter_failed(self) -> None:
+        if not self._pair.flushing:  # a connection has done so already
+            self._pair.flush(self._adapter_error("flush"))
 
     def _cq_failed(self) -> None:
         """A CQ of this QP is full: the QP can't be used any more (R-CQERR-1). Not now: a ring is being filled."""

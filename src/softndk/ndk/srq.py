@@ -94,6 +94,9 @@ class Srq(NdkObject):
                 return self._failed(what, error)
             return self._finished(what, None)
 
+    def _adapter_failed(self) -> None:
+        self._shared.fail(Status.INTERNAL_ERROR)
+
     def _fire(self, status: Status) -> None:
         if self._on_notify is not None:
             self._call_back(self._on_notify, self, status)

@@ -6,9 +6,13 @@ let the whole public face run. The model's names become tokens and addresses her
 
 import errno
 import os
+import select
+import socket
+import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 from softndk import (
@@ -23,6 +27,7 @@ from softndk import (
     MrFlag,
     Mw,
     NdkError,
+    NdkObject,
     Pending,
     Qp,
     Result,
@@ -64,6 +69,9 @@ FAST_BASE = {"fr0": 0x500000, "fr1": 0x600000}
 LAMS = {"lam0": (0x700000000000, 0x100000, 8192), "lam1": (0x710000000000, 0x200064, 5000)}
 """Mappings: name -> (the model's logical address, address of the buffer, length)."""
 BOGUS = 0x55  # index 0 is never given out
+OF_A_CONNECTION = ("connector", "qp", "receive cq", "initiator cq")
+OBJECTS = (*OF_A_CONNECTION, "srq", "w0", "w1", *RIGHTS, *FAST, "pd", "other pd")
+"""Everything of an end that can be closed."""
 QUEUE_DEPTH, MAX_SGE, INLINE_SIZE, SRQ_DEPTH, SRQ_THRESHOLD = 6, 3, 64, 8, 2
 
 
@@ -97,6 +105,15 @@ class Line:
     disconnect: Pending[None] | None = None
 
 
+@dataclass
+class Close:
+    """A close that has been asked for. `told`: how often its callback has run."""
+
+    item: NdkObject
+    pending: Pending[None]
+    told: list[Pending[None]]
+
+
 class End:
     """One end: memory objects that stay, and the `line` of the present connection."""
 
@@ -112,27 +129,12 @@ class End:
         self.mws: dict[str, Mw] = {}
         self.lams: dict[str, LogicalAddressMapping] = {}
         self.srq_fired = 0
-        for name_, (address, flags, rights) in RIGHTS.items():
-            mr = (other if name_ == "alien" else self.pd).register_mr(
-                Mdl(self._buffer(name_, SIZE), address=address), flags
-            )
-            self.mrs[name_] = mr
-            self.model.mrs[name_] = ModelMr(
-                name_,
-                fast=False,
-                own_pd=name_ != "alien",
-                valid=True,
-                base=address,
-                rights=rights,
-                chunks=[Chunk(name_, 0, SIZE)],
-            )
-            self._learn_tokens(name_)
-        for name_, (pages, remote_access) in FAST.items():
-            mr = self.pd.create_mr(fast_register=True)
-            mr.initialize_fast_register(pages, remote_access).result(PATIENCE_S)
-            self.mrs[name_] = mr
-            self.model.mrs[name_] = ModelMr(name_, fast=True, page_limit=pages, remote_access=remote_access)
-            self._learn_tokens(name_)
+        self.closes: dict[str, Close] = {}
+        for name_ in RIGHTS:
+            self._buffer(name_, SIZE)
+            self._new_region(name_, 0)
+        for name_ in FAST:
+            self._new_fast_region(name_, 0)
         for name_, (start, address, size) in LAMS.items():
             lam = adapter.build_lam(Mdl(self._buffer(name_, size), address=address)).result(PATIENCE_S)
             self.lams[name_] = lam
@@ -140,9 +142,7 @@ class End:
         for name_ in ("w0", "w1"):
             self.model.mws[name_] = ModelMw(name_)
             self._new_window(name_)
-        self.srq = self.pd.create_srq(
-            SRQ_DEPTH, max_receive_sge=MAX_SGE, notify_threshold=SRQ_THRESHOLD, on_notify=self._srq_notified
-        )
+        self.srq = self._new_srq()
         self.model_srq = ModelSrq(SRQ_DEPTH, SRQ_THRESHOLD)
         self.line: Line = None  # type: ignore[assignment]
 
@@ -169,6 +169,34 @@ class End:
     def _new_window(self, name: str) -> None:
         self.mws[name] = self.pd.create_mw()
         self.tokens[f"R:{name}:{self.model.mws[name].life}"] = self.mws[name]._window.token.stag
+
+    def _new_region(self, name: str, life: int) -> None:
+        address, flags, rights = RIGHTS[name]
+        pd = self.pds[name == "alien"]
+        self.mrs[name] = pd.register_mr(Mdl(self.buffers[name], address=address), flags)
+        self.model.mrs[name] = ModelMr(
+            name,
+            fast=False,
+            own_pd=pd is self.pd,
+            life=life,
+            valid=True,
+            base=address,
+            rights=rights,
+            chunks=[Chunk(name, 0, SIZE)],
+        )
+        self._learn_tokens(name)
+
+    def _new_fast_region(self, name: str, life: int) -> None:
+        pages, remote_access = FAST[name]
+        self.mrs[name] = self.pd.create_mr(fast_register=True)
+        self.mrs[name].initialize_fast_register(pages, remote_access).result(PATIENCE_S)
+        self.model.mrs[name] = ModelMr(name, fast=True, page_limit=pages, remote_access=remote_access, life=life)
+        self._learn_tokens(name)
+
+    def _new_srq(self) -> Srq:
+        return self.pd.create_srq(
+            SRQ_DEPTH, max_receive_sge=MAX_SGE, notify_threshold=SRQ_THRESHOLD, on_notify=self._srq_notified
+        )
 
     def _srq_notified(self, srq: Srq, status: Status) -> None:
         assert status is Status.SUCCESS
@@ -208,17 +236,19 @@ class End:
                 context=number,
             )
         for name, mw in self.model.mws.items() if shape.new_windows else ():
-            self.mws[name].close()
-            mw.mr, mw.life = None, mw.life + 1
-            self._new_window(name)
+            if not mw.closing.asked:
+                self.mws[name].close()
+                self.model.mws[name] = ModelMw(name, life=mw.life + 1)
+                self._new_window(name)
         self.line = Line(qp, cqs[0], cqs[1], None, fired)  # type: ignore[arg-type]
-        return ModelEnd(
+        model = ModelEnd(
             self.name,
             self.model,
             number,
             models[0],
             models[1],
-            self.model_srq if on_srq else None,
+            self.model_srq,
+            on_srq,
             depth=QUEUE_DEPTH,
             max_sge=MAX_SGE,
             max_read_sge=self.adapter.query_info().max_read_request_sge,
@@ -226,16 +256,75 @@ class End:
             read_limit=0,
             rooms=(mulpdu(shape.mss) - UNTAGGED_HEADER, mulpdu(shape.mss) - TAGGED_HEADER),
         )
+        model.settle_closes()  # windows have gone
+        return model
 
     def told(self, connector: Connector, how: Disconnect) -> None:
         self.line.events.append("graceful" if how.graceful else "abort")
         self.line.reasons.append(str(how.error))
 
     def leave(self) -> None:
-        """Close what belongs to the connection."""
+        """Close what belongs to the connection. Nothing else needs it."""
         line = self.line
-        for item in (line.connector, line.qp, line.receive_cq, line.initiator_cq):
+        items: tuple[NdkObject, ...] = (line.connector, line.qp, line.receive_cq, line.initiator_cq)
+        for item in items:
             item.close()
+        assert self.adapter._runtime.dispatcher.drain(PATIENCE_S)
+        for item in items:
+            assert item.closed, f"{self.name}: {item!r} is not closed"
+        for name in OF_A_CONNECTION:
+            self.closes.pop(name, None)
+
+    # ---- closing one by one
+
+    def close_one(self, name: str) -> None:
+        """Ask for the close of the object with the model's `name`."""
+        line, told = self.line, list[Pending[None]]()
+        objects: dict[str, NdkObject] = {
+            "connector": line.connector,
+            "qp": line.qp,
+            "receive cq": line.receive_cq,
+            "initiator cq": line.initiator_cq,
+            "srq": self.srq,
+            "pd": self.pds[0],
+            "other pd": self.pds[1],
+            **self.mrs,
+            **self.mws,
+        }
+        item = objects[name]
+        self.closes[name] = Close(item, item.close(on_done=told.append), told)
+
+    def compare_closes(self, model: ModelEnd) -> None:
+        """Each close that was asked for is done, and was told, just when the model's is (R-CLOSE-2, -4, -5)."""
+        closings = model.closings()
+        for name, close in self.closes.items():
+            done = closings[name].done
+            said = close.pending.done(), close.item.closed, len(close.told)
+            assert said == (done, done, int(done)), f"{self.name}: close of {name}: {said}, done: {done} expected"
+
+    def make_anew(self) -> None:
+        """Other objects take the place of those that are closed, but for those of the connection."""
+        if self.model.pd.asked or self.model.other_pd.asked:
+            return
+        for name, mw in tuple(self.model.mws.items()):
+            if mw.closing.done:
+                self.model.mws[name] = ModelMw(name, life=mw.life + 1)
+                self._new_window(name)
+                del self.closes[name]
+        for name, mr in tuple(self.model.mrs.items()):
+            if mr.closing.done:
+                (self._new_fast_region if mr.fast else self._new_region)(name, mr.life + 1)
+                del self.closes[name]
+        if self.model_srq.closing.done:
+            self.srq = self._new_srq()
+            fresh = ModelSrq(SRQ_DEPTH, SRQ_THRESHOLD)
+            self.model_srq.receives, self.model_srq.armed, self.model_srq.threshold = (
+                fresh.receives,
+                True,
+                fresh.threshold,
+            )
+            self.model_srq.closing.renew()
+            del self.closes["srq"]
 
     def close(self) -> None:
         self.leave()
@@ -243,6 +332,10 @@ class End:
             item.close()
         for pd in self.pds:
             pd.close().result(CLOSE_S)
+        self.release()
+
+    def release(self) -> None:
+        """Give back what is no object."""
         for lam in self.lams.values():
             lam.release()
 
@@ -345,6 +438,10 @@ class Carrier(Protocol):
     exact: bool
     """One order of events only; else what the model leaves open is left open."""
 
+    @property
+    def resets_destroy(self) -> bool:
+        """What has come and has not been read may be lost to a reset behind it."""
+
     def adapter(self, name: str, mss: int) -> Adapter: ...
     def connect(self, a: End, b: End, shape: Shape) -> None: ...
     def settle(self, a: End, b: End) -> None: ...
@@ -404,6 +501,7 @@ class MemoryWire(_Adapters):
     """Both cores in this thread; each round carries all that is ready, first from `a`, then from `b`."""
 
     exact = True
+    resets_destroy = False
 
     def connect(self, a: End, b: End, shape: Shape) -> None:
         plugs = []
@@ -525,6 +623,23 @@ class SocketWire(_Adapters):
     """Real TCP on this machine. Quiet is when all octets, and the ends of the stream, have come."""
 
     exact = False
+
+    @cached_property
+    def resets_destroy(self) -> bool:
+        """Whether this system flushes what has come at a reset, as RFC 9293 says, or leaves it to be read, as Linux does."""
+        with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as near:
+            far, _ = server.accept()
+            far.sendall(b"unread")
+            far.shutdown(socket.SHUT_WR)
+            far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            far.close()
+            poll = select.poll()
+            poll.register(near, select.POLLERR)
+            assert poll.poll(PATIENCE_S * 1000)
+            try:
+                return (near.recv(16), near.recv(16)) != (b"unread", b"")
+            except ConnectionResetError:
+                return True
 
     def connect(self, a: End, b: End, shape: Shape) -> None:
         listener = b.adapter.listen()

@@ -9,7 +9,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import ClassVar
@@ -18,15 +18,18 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from softndk import CqNotify, NdkError, Result, Status
+from softndk import CqNotify, InvalidHandle, NdkError, Result, Status
 from softndk.conformance.model import ModelPair
 from softndk.conformance.model_checks import may_fail_later, receive_refusals, refusals
+from softndk.conformance.model_closing import Closing
 from softndk.conformance.model_end import ModelEnd
 from softndk.conformance.model_memory import ModelMemory
 from softndk.conformance.model_orders import outcomes
 from softndk.conformance.model_queues import ModelReceive, ModelSrq, Posted, Sge
 from tests.model.drivers import (
     MAX_SGE,
+    OBJECTS,
+    OF_A_CONNECTION,
     PATIENCE_S,
     QUEUE_DEPTH,
     RIGHTS,
@@ -41,6 +44,7 @@ from tests.model.drivers import (
 )
 from tests.model.tally import Tally
 from tests.model.wishes import (
+    LOCAL_KINDS,
     LOCAL_NAMES,
     PAGES_TO_DEFER,
     Spot,
@@ -101,13 +105,15 @@ class ModelMachine(RuleBasedStateMachine):
     def say(self, text: str) -> None:
         self.words.append(f"{len(self.words) + 1:4}. {text}")
 
-    def step(self, name: str, act: Callable[[], None] | None = None) -> None:
+    def step(self, name: str, act: Callable[[], object] | None = None) -> None:
         """Do one thing, let both ends come to rest, compare."""
         self.tally.steps[name] += 1
         try:
             if act is not None:
                 act()
             self.rest()
+            for end in self.ends.values():
+                end.make_anew()
         except AssertionError as error:
             self.tally.first_difference = self.tally.first_difference or self.tally.examples
             raise AssertionError(f"{error}\nsteps:\n" + "\n".join(self.words)) from error
@@ -115,6 +121,9 @@ class ModelMachine(RuleBasedStateMachine):
             self.tally.given_up += 1
             self.renew(self.shape)
         self.tally.held += self.holding
+        self.tally.waiting_closes += any(
+            not close.pending.done() for end in self.ends.values() for close in end.closes.values()
+        )
 
     def rest(self) -> None:
         """Both ends come to rest; then the model must be where they are. If it is not, and the order of events is not
@@ -143,7 +152,7 @@ class ModelMachine(RuleBasedStateMachine):
         """Orders that look alike now have left different things behind a message that is held back."""
         stands = self.pair, [end.kept for end in self.ends.values()]
         hidden = set()
-        for story in outcomes(before):
+        for story in self.outcomes(before):
             self.stand(*story)
             with suppress(AssertionError):
                 self.compare_all()
@@ -159,7 +168,7 @@ class ModelMachine(RuleBasedStateMachine):
     def other_orders(self, before: bytes) -> set[str] | None:
         """None: an order that the rules leave open leads from `before` to where both ends are. Else how each differs."""
         differences = set()
-        for pair, kept in outcomes(before):
+        for pair, kept in self.outcomes(before):
             self.stand(pair, kept)
             try:
                 self.count(self.compare_all())
@@ -169,6 +178,9 @@ class ModelMachine(RuleBasedStateMachine):
                 self.tally.other_orders += 1
                 return None
         return differences
+
+    def outcomes(self, before: bytes) -> Iterator[tuple[ModelPair, list[tuple[ModelMemory, ModelSrq]]]]:
+        return outcomes(before, resets_destroy=self.carrier.resets_destroy)
 
     def count(self, new: list[Result]) -> None:
         self.tally.results.update(f"{result.type.name} {result.status.name}" for result in new)
@@ -188,6 +200,7 @@ class ModelMachine(RuleBasedStateMachine):
             wanted = Status.BUFFER_OVERFLOW if expected.failed else Status.SUCCESS
             assert cq.status is wanted, f"{side}: CQ status {cq.status.name}, {wanted.name} expected"
             assert line.fired[cq] == expected.fired, f"{side}: told {line.fired[cq]}, {expected.fired} expected"
+        end.compare_closes(model)
         assert end.srq_fired == end.model_srq.fired, f"{side}: SRQ told {end.srq_fired}, {end.model_srq.fired} expected"
         assert line.events == model.events, f"{side}: events {line.events}, {model.events} expected; {line.reasons}"
         self.compare_end(side, end, model)
@@ -245,7 +258,7 @@ class ModelMachine(RuleBasedStateMachine):
         """Care: the peer has a receive for a send."""
         other = self.peer(side)
         model = self.model(other)
-        if model.state not in ("up", "peer closed", "closing"):
+        if model.state not in ("up", "peer closed", "closing") or model.qp_closing.asked:
             return
         before = sum(item.kind in ("send", "send_immediate") for item in self.model(side).waiting)
         if len(model.receives) + len(model.srq.receives if model.srq else ()) <= before:
@@ -253,7 +266,7 @@ class ModelMachine(RuleBasedStateMachine):
             self.post_receive(other, (Sge(f"L:rw:{life}", RIGHTS["rw"][0], SIZE),))
             self.rest()  # it may have been waited for
 
-    def post_wish(self, side: str, wish: Wish, *, defer: bool) -> None:
+    def post_wish(self, side: str, wish: Wish, *, defer: bool) -> Posted:
         if self.shape.calm:
             wish = calmed(wish)
         post = make(self.model(side), self.model(self.peer(side)), wish, self.number(), defer=defer)
@@ -274,6 +287,7 @@ class ModelMachine(RuleBasedStateMachine):
             assert status in allowed, f"{side}: {post} was refused with {status.name}, allowed: {set(allowed)}"
             model.release()  # R-DEFER-3
             self.tally.refusals[f"{post.kind} {status.name}"] += 1
+        return post
 
     def post_receive(self, side: str, sges: tuple[Sge, ...]) -> None:
         model = self.model(side)
@@ -284,6 +298,7 @@ class ModelMachine(RuleBasedStateMachine):
             full, long = len(model.srq.receives) >= SRQ_DEPTH, len(sges) > MAX_SGE
             reasons: set[Status | None] = {Status.NO_MORE_ENTRIES} if full else set()
             reasons |= {Status.DATA_OVERRUN} if long else set()
+            reasons |= {Status.INVALID_HANDLE} if model.srq.closing.asked else set()
             assert status in (reasons or {None}), f"{side}: SRQ receive: {status}, {reasons} allowed"
             if status is None:
                 model.srq.receives.append(receive)
@@ -303,6 +318,8 @@ class ModelMachine(RuleBasedStateMachine):
     def post(self, side: str, wish: Wish) -> None:
         if wish.careful:
             self.bring_up()
+            if self.worn_out(side) and wish.pages[0]:
+                self.renew(self.shape)
         defer = wish.pages in PAGES_TO_DEFER and wish.careful
         self.step(wish.kind, lambda: self.post_wish(side, wish, defer=defer))
 
@@ -389,9 +406,11 @@ class ModelMachine(RuleBasedStateMachine):
         line, model = self.ends[side].line, self.model(side)
         self.say(f"{side} arms its {'receive' if first else 'initiator'} CQ for {kind.name}")
 
+        cq, expected = (line.receive_cq, model.receive_cq) if first else (line.initiator_cq, model.initiator_cq)
+
         def act() -> None:
-            (line.receive_cq if first else line.initiator_cq).arm(kind)
-            (model.receive_cq if first else model.initiator_cq).arm(kind)
+            if not self.refused(expected.closing, lambda: cq.arm(kind)):
+                expected.arm(kind)
 
         self.step("arm", act)
 
@@ -402,6 +421,9 @@ class ModelMachine(RuleBasedStateMachine):
         self.say(f"{side} takes {count} results of its {'receive' if first else 'initiator'} CQ")
 
         def act() -> None:
+            if expected.closing.asked:
+                self.refused(expected.closing, lambda: cq.get_results(count))
+                return
             found = [result.request_context for result in cq.get_results(count)]
             due = [entry.context for entry in expected.entries[:count]]
             expected.taken(count)
@@ -424,17 +446,90 @@ class ModelMachine(RuleBasedStateMachine):
 
         def act() -> None:
             status = end.register_again(name)
-            wanted = Status.DEVICE_BUSY if busy else None  # R-INVAL-4
-            assert status is wanted, f"{side}: {name} again: {status}, {wanted} expected"
+            reasons: set[Status | None] = {Status.DEVICE_BUSY} if busy else set()  # R-INVAL-4
+            reasons |= {Status.INVALID_HANDLE} if memory.mrs[name].closing.asked else set()
+            assert status in (reasons or {None}), f"{side}: {name} again: {status}, {reasons} allowed"
 
         self.step("register_again", act)
 
     def modify_srq(self, side: str, threshold: int) -> None:
         end = self.ends[side]
         self.say(f"{side} modifies its SRQ: threshold {threshold}")
-        end.srq.modify(notify_threshold=threshold).result(PATIENCE_S)
-        end.model_srq.modify(threshold)
-        self.step("modify_srq")
+
+        def act() -> None:
+            modify = lambda: end.srq.modify(notify_threshold=threshold).result(PATIENCE_S)  # noqa: E731
+            if not self.refused(end.model_srq.closing, modify):
+                end.model_srq.modify(threshold)
+
+        self.step("modify_srq", act)
+
+    @staticmethod
+    def refused(closing: Closing, call: Callable[[], object]) -> bool:
+        """R-CLOSE-6: an object whose close was asked for takes no call; another takes this one."""
+        try:
+            call()
+        except InvalidHandle:
+            assert closing.asked, "refused, though its close was not asked for"
+            return True
+        assert not closing.asked, "taken, though its close was asked for"
+        return False
+
+    @rule(
+        side=sides,
+        what=st.sampled_from(["w0", "w1", "fr0", "fr1"] * 3 + ["qp", "srq"] * 2 + [*RIGHTS, *OF_A_CONNECTION]),
+    )
+    def close_object(self, side: str, what: str) -> None:
+        """Whatever needs it, and whatever it is needed for. A CQ is armed then: R-CLOSE-11."""
+        if what in ("receive cq", "initiator cq"):
+            self.arm_one(side, what == "receive cq", CqNotify.ANY)
+        self.step(f"close {what}", lambda: self.close_one(side, what))
+
+    @rule(side=sides, wish=st.sampled_from(LOCAL_KINDS).flatmap(wishes_of))
+    def close_behind(self, side: str, wish: Wish) -> None:
+        """What a deferred request is to change."""
+        self.bring_up()
+
+        def act() -> None:
+            post = self.post_wish(side, replace(wish, careful=True), defer=True)
+            if self.model(side).released:
+                self.rest()  # a refusal or a full queue has started what was deferred
+            self.close_one(side, post.mw if post.mw and wish.pages[0] else post.target)
+
+        self.step("close behind a request", act)
+
+    @rule(side=sides, draw=st.integers(0, 9999))
+    def close_everything(self, side: str, draw: int) -> None:
+        """In any order, now and then; the end begins anew behind that."""
+        if draw % 8:
+            return
+        order = random.Random(draw).sample(OBJECTS, len(OBJECTS))
+
+        def act() -> None:
+            for name in order:
+                self.close_one(side, name)
+                self.rest()
+
+        self.step("close everything", act)
+        end = self.ends[side]
+        assert all(close.item.closed for close in end.closes.values())
+        self.leave_connection()
+        end.release()
+        self.ends[side] = End(side, end.adapter)
+        self.open(self.shape)
+        self.step("connect")
+
+    def close_one(self, side: str, name: str) -> None:
+        """Ask for the close of one object, once."""
+        end, model = self.ends[side], self.model(side)
+        if model.closings()[name].asked or (name == "initiator cq" and model.initiator_cq is model.receive_cq):
+            return
+        self.say(f"{side} closes its {name}")
+        end.close_one(name)
+        if name == "connector":
+            assert self.pair is not None
+            self.pair.close(model)
+        else:
+            model.ask_to_close(name)
 
     @rule(
         side=sides,
@@ -453,14 +548,12 @@ class ModelMachine(RuleBasedStateMachine):
             self.disconnect(side)
         elif what == "flush":
             self.say(f"{side} flushes")
-            self.ends[side].line.qp.flush()
-            self.pair.flush(model)
+            pair, qp = self.pair, self.ends[side].line.qp
+            if not self.refused(model.qp_closing, qp.flush):
+                pair.flush(model)
             self.step("flush")
         elif what == "close":
-            self.say(f"{side} closes its connector")
-            self.ends[side].line.connector.close()
-            self.pair.close(model)
-            self.step("close")
+            self.step("close", lambda: self.close_one(side, "connector"))
         elif self.model(self.peer(side)).state != "gone":
             self.say(f"{side} is reset")
             self.carrier.cut(self.ends[side], self.ends[self.peer(side)])
@@ -493,6 +586,12 @@ class ModelMachine(RuleBasedStateMachine):
     def over(self) -> bool:
         return self.pair is not None and any(m.state in ("failed", "closed", "gone") for m in self.pair.ends)
 
+    def worn_out(self, side: str) -> bool:
+        """It can't post, or what it sends has no receive and never gets one."""
+        peers = self.model(self.peer(side)).srq
+        no_receives = peers is not None and peers.closing.asked and not peers.receives
+        return self.model(side).qp_closing.asked or no_receives
+
     def bring_up(self) -> None:
         if self.over():
             self.renew(self.shape)
@@ -513,11 +612,20 @@ class ModelMachine(RuleBasedStateMachine):
         self.renew(shape)
 
     def renew(self, shape: Shape) -> None:
-        self.leave()
-        for end in self.ends.values():
-            end.leave()
+        self.leave_connection()
         self.open(replace(shape, mss=self.shape.mss))
         self.step("connect")
+
+    def leave_connection(self) -> None:
+        """Both ends close what belongs to it."""
+        assert self.pair is not None
+        self.leave()
+        for end, model in zip(self.ends.values(), self.pair.ends, strict=True):
+            end.leave()
+            self.pair.close(model)
+            model.ask_to_close(*OF_A_CONNECTION)
+            end.compare_closes(model)
+            end.make_anew()
 
     def teardown(self) -> None:
         if self.pair is None:

@@ -45,7 +45,7 @@ COVERED = {  # of the rules' mutants those whose rule the model knows
         "R-SENDINV-5",
     ),
     *("R-SRQ-1", "R-SRQ-3", "R-DEFER-3", "R-FREG-4", "R-FRINIT-3", "A-9", "R-MEM-1", "R-MEM-2", "R-MEM-3", "R-BIND-5"),
-    *("R-INVAL-1", "R-INVAL-4", "R-RESX-3", "R-DISC-2", "R-DEV-1"),
+    *("R-INVAL-1", "R-INVAL-4", "R-RESX-3", "R-DISC-2", "R-DEV-1", "R-CLOSE-5", "R-CLOSE-6", "R-CLOSE-11"),
 }
 BREAKS = (
     *(mutant for mutant in MUTANTS if mutant.rule in COVERED),
@@ -181,6 +181,48 @@ BREAKS = (
         "self._deliver_immediate(header, receive, ulpdu, solicited=opcode in rdmap.SOLICITING)",
         "self._deliver_immediate(header, receive, ulpdu, solicited=False)",
         "the solicited event of Immediate Data is lost",
+    ),
+    Mutant(
+        "R-MW-4",
+        "ndk/mr.py",
+        '[f"{region.windows} bound windows"] if region.windows else []',
+        "[]",
+        "the close of a region does not wait for the windows on it",
+    ),
+    Mutant(
+        "R-MW-4",
+        "memory/regions.py",
+        "        if not self.windows and self.on_idle is not None:\n            self.on_idle()",
+        "        pass",
+        "the close of a region is not done when the last window has gone",
+    ),
+    Mutant(
+        "R-CLOSE-2",
+        "ndk/mw.py",
+        'return [f"{self._window.posted} queued requests"] if self._window.posted else []',
+        "return []",
+        "the close of a window does not wait for the requests that are to change it",
+    ),
+    Mutant(
+        "R-CLOSE-4",
+        "ndk/object.py",
+        "                self._close_callbacks.append(on_done)",
+        "                pass",
+        "the end of a close is not told",
+    ),
+    Mutant(
+        "R-CLOSE-5",
+        "ndk/qp.py",
+        "    def _finish_close(self) -> None:\n",
+        '    def _begin_close(self) -> None:\n        self._flush("closed")\n\n    def _finish_close(self) -> None:\n',
+        "a close that waits flushes the QP already",
+    ),
+    Mutant(
+        "R-CLOSE-12",
+        "ndk/mr.py",
+        "    def _finish_close(self) -> None:\n        self._region.destroy()",
+        "    def _finish_close(self) -> None:\n        pass",
+        "a closed region stays registered",
     ),
     Mutant(
         "R-DEFER-7",

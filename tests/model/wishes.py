@@ -65,7 +65,8 @@ REMOTE_NAMES = ["rw"] * 5 + ["at", "ro", "lo", "fr0", "fr0", "fr1", "w0", "w0", 
 TAKEN_NAMES = [""] * 3 + ["fr0", "fr0", "fr1", "w0", "w0", "w1", "rw", "alien", "bogus", "local"]
 ANY_FLAG = [OpFlag.SILENT_SUCCESS, OpFlag.READ_FENCE]
 TRAFFIC: list[Kind] = ["send", "send", "send", "write", "read", "read", "send_immediate", *ATOMICS]
-KINDS: list[Kind] = [*TRAFFIC, "bind", "fast_register", "invalidate"]
+LOCAL_KINDS: list[Kind] = ["bind", "fast_register", "invalidate"]
+KINDS = [*TRAFFIC, *LOCAL_KINDS]
 ONES = (1 << 64) - 1
 NUMBERS = [0, 1, 0xFF, 1 << 63, ONES, 0x0123456789ABCDEF]
 MASKS = [ONES, ONES, 0, 0xFFFFFFFF, 0xF0F0F0F0F0F0F0F0, 1 << 63]
@@ -133,7 +134,7 @@ shapes = st.builds(
     Shape,
     one_cq=st.booleans(),
     cq_depth=st.sampled_from([64, 64, 64, 5]),
-    read_limits=st.tuples(*[st.sampled_from([1, 2, 3] * 5 + [0])] * 2),
+    read_limits=st.tuples(*[st.sampled_from([1, 2, 3] * 20 + [0])] * 2),
     srq=st.sampled_from([frozenset(), frozenset({"a"}), frozenset({"b"}), frozenset({"a", "b"})]),
     mss=st.sampled_from([9000, 9000, 536]),
     new_windows=st.booleans(),
@@ -158,7 +159,10 @@ def local_sges(here: ModelEnd, wish_spots: tuple[Spot, ...], *, careful: bool, w
         if name == "priv":
             base, token = LAMS["lam0"][0] + 64, "L:priv"
         elif name in FAST_BASE:
-            base, token = memory.mrs[name].base if careful else FAST_BASE[name] + 100, f"L:{name}:0"
+            base, token = (
+                memory.mrs[name].base if careful else FAST_BASE[name] + 100,
+                f"L:{name}:{memory.mrs[name].life}",
+            )
         elif name in RIGHTS:
             base, token = RIGHTS[name][0], f"L:{name}:{memory.mrs[name].life}"
         else:
@@ -207,7 +211,7 @@ def _remote_place(
     memory = there.memory
     place = spot.offset if not careful else min(spot.offset, max(0, SIZE - size))
     if careful and name in (*memory.mws, *FAST_BASE):
-        token = f"R:{name}:{memory.mws[name].life if name in memory.mws else 0}"
+        token = f"R:{name}:{(memory.mws.get(name) or memory.mrs[name]).life}"
         extent = memory.extent(token)
         if extent is not None and size <= extent[1]:
             return token, extent[0] + min(spot.offset, extent[1] - size)
@@ -218,7 +222,7 @@ def _remote_place(
         base = mw.base if mw.valid else RIGHTS["rw"][0]
         return f"R:{name}:{mw.life}", base + (0 if careful and place + size > mw.length else place)
     if name in FAST_BASE:
-        return f"R:{name}:0", FAST_BASE[name] + 100 + place
+        return f"R:{name}:{memory.mrs[name].life}", FAST_BASE[name] + 100 + place
     if name in memory.mrs:
         return f"R:{name}:{memory.mrs[name].life}", memory.mrs[name].base + place
     return "X" if name == "bogus" else f"L:rw:{memory.mrs['rw'].life}", RIGHTS["rw"][0] + place
@@ -250,10 +254,10 @@ def _to_the_edge(here: ModelEnd, there: ModelEnd, wish: Wish, post: Posted) -> N
 def _better(here: ModelEnd, wish: Wish) -> Wish:
     """With care: bind what is free, invalidate what is valid, register what is not."""
     memory = here.memory
-    free = [mw.name for mw in memory.mws.values() if not mw.valid]
+    free = [mw.name for mw in memory.mws.values() if not mw.valid and not mw.closing.asked]
     if wish.kind == "bind" and not free:
         return replace(wish, kind="invalidate", flags=())
-    fresh = [name for name in FAST_BASE if not memory.mrs[name].valid]
+    fresh = [name for name in FAST_BASE if not memory.mrs[name].valid and not memory.mrs[name].closing.asked]
     if wish.kind == "fast_register" and not fresh:
         return replace(wish, kind="invalidate", flags=())
     if wish.kind == "invalidate" and len(free) + len(fresh) == 4:

@@ -91,6 +91,7 @@ class ModelPair:
         if end.disconnect == "pending":
             end.disconnect = "CANCELLED"
         end.state = "gone"
+        end.ask_to_close("connector")
 
     def flush(self, end: ModelEnd) -> None:
         """NdkFlush on a connected QP aborts the connection (A-3)."""
@@ -363,6 +364,7 @@ class ModelPair:
             kind, token = OperationType.RECEIVE_AND_INVALIDATE, post.token
             try:
                 end.memory.invalidate_from_peer(post.token, end.qp)  # R-INVAL-2: after the placement
+                end.settle_closes()
             except Denied:
                 receive.status = MALFORMED
                 self.fault(end, CANCELLED)  # R-SENDINV-2

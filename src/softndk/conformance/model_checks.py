@@ -33,6 +33,8 @@ def refusals(end: ModelEnd, post: Posted) -> frozenset[Status]:
     whole = (0, OpFlag.ALLOW_REMOTE_WRITE, OpFlag.ALLOW_LOCAL_WRITE if post.kind == "fast_register" else 0)
     if post.flags & ~FLAGS[post.kind] or post.flags & OpFlag.ALLOW_REMOTE_WRITE not in whole:
         found.add(Status.INVALID_PARAMETER)  # R-FLAG-3, R-FLAG-1
+    if end.qp_closing.asked or any(end.closings()[name].asked for name in (post.target, post.mw) if name):
+        found.add(Status.INVALID_HANDLE)  # R-CLOSE-6
     if end.not_connected():
         found.add(Status.CONNECTION_INVALID)
     if len(end.waiting) + len(end.active) >= end.depth and not end.flushed:
@@ -78,6 +80,8 @@ def _never_later(post: Posted) -> frozenset[Status]:
 
 def receive_refusals(end: ModelEnd, receive: ModelReceive, depth: int) -> frozenset[Status]:
     found = set()
+    if end.qp_closing.asked:
+        found.add(Status.INVALID_HANDLE)  # R-CLOSE-6
     if end.receive_cq.failed or end.initiator_cq.failed:
         found.add(Status.CONNECTION_INVALID)  # R-CQERR-4
     if end.srq is not None:

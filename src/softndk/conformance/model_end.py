@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from softndk.conformance.model_closing import Closing
 from softndk.conformance.model_memory import ATOMIC, LOCAL_WRITE, READ, WRITE, Chunk, ModelMemory
 from softndk.conformance.model_queues import ModelCq, ModelReceive, ModelSrq, Posted, Sge, one_of
 from softndk.flags import OperationType, OpFlag
@@ -48,7 +49,7 @@ class Carried:
 @dataclass
 class ModelEnd:
     """One end of a connection with its QP. `rooms`: octets in one segment of a send, and of a write or response; segments
-    are placed one by one, each whole or not at all (RFC 5041).
+    are placed one by one, each whole or not at all (RFC 5041). `shared`: the SRQ of the PD; `on_srq`: the QP is on it.
     """
 
     name: str
@@ -56,7 +57,8 @@ class ModelEnd:
     qp: int
     receive_cq: ModelCq
     initiator_cq: ModelCq
-    srq: ModelSrq | None
+    shared: ModelSrq
+    on_srq: bool
     depth: int
     max_sge: int
     max_read_sge: int
@@ -80,6 +82,8 @@ class ModelEnd:
     events: list[str] = field(default_factory=list)
     told: bool = False
     disconnect: str | None = None
+    connector_closing: Closing = field(default_factory=Closing)
+    qp_closing: Closing = field(default_factory=Closing)
 
     def __str__(self) -> str:
         """Where the end stands, for people who look at a difference."""
@@ -92,6 +96,10 @@ class ModelEnd:
             f"{f' and {len(self.srq.receives)} in the SRQ' if self.srq else ''}; to answer {len(self.responses)}"
             f"; coming {under_way}"
         )
+
+    @property
+    def srq(self) -> ModelSrq | None:
+        return self.shared if self.on_srq else None
 
     # ---- posts
 
@@ -146,6 +154,7 @@ class ModelEnd:
             post.status = status
         while self.active and self.active[0].status is not None:
             self._complete(self.active.popleft())
+        self.settle_closes()
 
     def _complete(self, post: Posted) -> None:
         assert post.status is not None
@@ -168,6 +177,7 @@ class ModelEnd:
         self.active.clear()
         self.waiting.clear()
         self.released = 0
+        self.settle_closes()
 
     def _cancel_receives(self) -> None:
         for receive in self.receives:
@@ -183,6 +193,51 @@ class ModelEnd:
         elif not self.told:
             self.told = True
             self.events.append("abort")
+
+    # ---- closing
+
+    def closings(self) -> dict[str, Closing]:
+        """Every object's, by name; whoever depends on another stands before it."""
+        memory = self.memory
+        return {
+            "connector": self.connector_closing,
+            "qp": self.qp_closing,
+            "receive cq": self.receive_cq.closing,
+            "initiator cq": self.initiator_cq.closing,
+            "srq": self.shared.closing,
+            **{mw.name: mw.closing for mw in memory.mws.values()},
+            **{mr.name: mr.closing for mr in memory.mrs.values()},
+            "pd": memory.pd,
+            "other pd": memory.other_pd,
+        }
+
+    def settle_closes(self) -> None:
+        """R-CLOSE-2, -5: who depends on whom is the table of objects; a queued request needs what it is to change."""
+        memory, qp = self.memory, self.qp_closing
+        self.connector_closing.finish()
+        if qp.finish(self.connector_closing):
+            self.flush()  # R-CLOSE-13
+        self.receive_cq.closing.finish(qp)
+        self.initiator_cq.closing.finish(qp)
+        self.shared.closing.finish(*[qp] if self.on_srq else [])
+        for mw in memory.mws.values():
+            if mw.closing.finish(busy=self.may_still_change(mw.name)):
+                mw.mr = None
+        for mr in memory.mrs.values():
+            needed = memory.windows_on(mr) > 0 or self.may_still_change(mr.name, by_reads=True)
+            if mr.closing.finish(busy=needed):
+                mr.valid = False  # R-CLOSE-12
+        regions = {own: [mr.closing for mr in memory.mrs.values() if mr.own_pd is own] for own in (True, False)}
+        memory.pd.finish(qp, self.shared.closing, *(mw.closing for mw in memory.mws.values()), *regions[True])
+        memory.other_pd.finish(*regions[False])
+
+    def ask_to_close(self, *names: str) -> None:
+        """All but the connector, whose close ends the connection too."""
+        for name in names:
+            self.closings()[name].asked = True
+        self.settle_closes()
+
+    # ---- memory
 
     def sgl_chunks(self, sges: Sequence[Sge], offset: int, length: int, *, write: bool) -> list[Chunk]:
         """Where `length` octets from `offset` of a message lie. SGEs that none of them reach are not looked at."""

@@ -8,6 +8,8 @@ with what it judges.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from softndk.conformance.model_closing import Closing
+
 __all__ = [
     "ATOMIC",
     "LOCAL_WRITE",
@@ -58,6 +60,7 @@ class ModelMr:
     base: int = 0
     rights: frozenset[str] = frozenset()
     chunks: list[Chunk] = field(default_factory=list)
+    closing: Closing = field(default_factory=Closing)
 
     @property
     def length(self) -> int:
@@ -75,6 +78,7 @@ class ModelMw:
     base: int = 0
     length: int = 0
     rights: frozenset[str] = frozenset()
+    closing: Closing = field(default_factory=Closing)
 
     @property
     def valid(self) -> bool:
@@ -82,13 +86,16 @@ class ModelMw:
 
 
 class ModelMemory:
-    """Memory objects of one end. `lams`: logical mappings, as name -> (logical address, fbo, length)."""
+    """Memory objects of one end. `lams`: logical mappings, as name -> (logical address, fbo, length). `pd`: the QPs'; the
+    regions that are not `own_pd` belong to `other_pd`.
+    """
 
     def __init__(self) -> None:
         self.buffers: dict[str, bytearray] = {}
         self.mrs: dict[str, ModelMr] = {}
         self.mws: dict[str, ModelMw] = {}
         self.lams: dict[str, tuple[int, int, int]] = {}
+        self.pd, self.other_pd = Closing(), Closing()
 
     def windows_on(self, mr: ModelMr) -> int:
         return sum(mw.mr is mr for mw in self.mws.values())

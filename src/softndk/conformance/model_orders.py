@@ -2,8 +2,8 @@
 
 Free is how much of what is under way has arrived when an end looks, and so which of its answers come before the rest
 (RFC 5040 5.5: a response is made some time after its request has come), whether a response or an own request goes out
-first (no rule orders them), how much a TCP reset destroys of what comes before it (RFC 9293 3.10.7.4), and when an overrun
-is acted upon (R-CQERR-1 says no time). The order within each direction is not free.
+first (no rule orders them), how much a TCP reset destroys of what comes before it (RFC 9293 3.10.7.4; some systems keep it
+all), and when an overrun is acted upon (R-CQERR-1 says no time). The order within each direction is not free.
 """
 
 import pickle
@@ -18,8 +18,10 @@ __all__ = ["outcomes"]
 MOST_ORDERS = 20_000
 
 
-def outcomes(state: bytes) -> Iterator[tuple[ModelPair, Any]]:
-    """Every end. `state`: a pair and what belongs to it, pickled together."""
+def outcomes(state: bytes, *, resets_destroy: bool) -> Iterator[tuple[ModelPair, Any]]:
+    """Every end. `state`: a pair and what belongs to it, pickled together. `resets_destroy`: what has come and has not been
+    read may be lost to a reset behind it.
+    """
     story = pickle.loads(state)
     for end in story[0].ends:
         story[0].run(end)
@@ -30,13 +32,13 @@ def outcomes(state: bytes) -> Iterator[tuple[ModelPair, Any]]:
         if before not in seen:
             seen.add(before)
             assert len(seen) < MOST_ORDERS, "too many orders to look at all of them"
-            moves = _moves(before)
+            moves = _moves(before, resets_destroy=resets_destroy)
             if not moves:
                 yield pickle.loads(before)
             left += moves
 
 
-def _moves(before: bytes) -> list[bytes]:
+def _moves(before: bytes, *, resets_destroy: bool) -> list[bytes]:
     """The states that an arrival, the reaction to an overrun, or both lead to."""
     found: list[bytes] = []
     coming = [len(end.incoming) for end in pickle.loads(before)[0].ends]
@@ -50,6 +52,6 @@ def _moves(before: bytes) -> list[bytes]:
                 pair.run(end)
                 found.append(pickle.dumps(story))
         story = pickle.loads(before)
-        if story[0].lose_to_reset(story[0].ends[side]):
+        if resets_destroy and story[0].lose_to_reset(story[0].ends[side]):
             found.append(pickle.dumps(story))
     return found

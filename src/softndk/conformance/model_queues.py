@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal, Protocol
 
+from softndk.conformance.model_closing import Closing
 from softndk.flags import CqNotify, OperationType, OpFlag
 from softndk.status import Status
 
@@ -111,12 +112,13 @@ class ModelSrq:
     receives: deque[ModelReceive] = field(default_factory=deque)
     armed: bool = True
     fired: int = 0
+    closing: Closing = field(default_factory=Closing)
 
     def take(self) -> ModelReceive:
         receive = self.receives.popleft()
         if self.armed and len(self.receives) == self.threshold - 1:
             self.armed = False
-            self.fired += 1
+            self.fired += not self.closing.asked
         return receive
 
     def modify(self, threshold: int) -> None:
@@ -194,6 +196,7 @@ class ModelCq:
         self.pending: dict[str, deque[Expected]] = {"receive": deque(), "initiator": deque()}
         self.armed: CqNotify | None = None
         self.fired: list[Status] = []
+        self.closing = Closing()
         self._told = False
         self._dead = False
 
@@ -264,7 +267,7 @@ class ModelCq:
 
     def _fire_if_due(self) -> None:
         """R-ARM-1 to -3, -9: a new matching entry satisfies an arm. R-CQERR-3: an error any arm, once."""
-        if self.armed is None:
+        if self.armed is None or self.closing.asked:
             return
         if self._dead and not self._told:
             self._told = True

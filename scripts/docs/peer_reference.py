@@ -9,6 +9,7 @@ from collections import Counter
 from scripts.docs.generated import Page, table
 from softndk.peer import Role, shipped
 from softndk.peer.fields import OctetString
+from softndk.peer.frames import FRAME_FIELDS
 from softndk.peer.vocabulary import BLOCKS, Field, step_kinds
 
 COMMON_FROM = 5
@@ -16,7 +17,7 @@ COMMON_FROM = 5
 
 
 def parts() -> dict[str, str]:
-    return {"scenarios": _scenarios(), "steps": _steps()}
+    return {"scenarios": _scenarios(), "steps": _steps(), "frames": _frames()}
 
 
 def _scenarios() -> str:
@@ -36,6 +37,7 @@ def _steps() -> str:
     startup = set(kinds["mpa_request"].fields)
     common = {name for name, count in shared.items() if count >= COMMON_FROM} - {"payload"}
     rows = []
+    single: dict[tuple[str, str], list[str]] = {}
     for kind in kinds.values():
         grouped = startup if startup <= set(kind.fields) else common if "bad_crc" in kind.fields else set()
         own = [_field(field) for field in kind.fields.values() if field.name not in grouped]
@@ -45,6 +47,9 @@ def _steps() -> str:
             own.append("fields of segments")
         if kind.name in BLOCKS:
             own.append("`steps`")
+        for field in kind.fields.values():
+            if field.name not in grouped:
+                single.setdefault((field.name, _kind(field)), []).append(f"`{kind.name}`")
         rows.append((f"`{kind.name}`", kind.summary.replace("`split`", "split"), "; ".join(own)))
     text = [table(("Step", "What it does", "Fields"), rows)]
     for title, names, source in (
@@ -53,7 +58,14 @@ def _steps() -> str:
     ):
         fields = [field for field in kinds[source].fields.values() if field.name in names]
         text += [f"Fields of {title}:", table(("Field", "Value"), [(f"`{f.name}`", _kind(f)) for f in fields])]
+    rest = [(f"`{name}`", value, ", ".join(steps)) for (name, value), steps in single.items()]
+    text += ["All other fields:", table(("Field", "Value", "Of"), rest)]
     return "\n\n".join(text)
+
+
+def _frames() -> str:
+    rows = [(f"`{frame}`", ", ".join(f"`{name}`" for name in names)) for frame, names in FRAME_FIELDS.items()]
+    return table(("Frame", "Fields"), rows)
 
 
 def _kind(field: Field) -> str:

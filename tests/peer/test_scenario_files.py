@@ -115,6 +115,17 @@ steps:
             HEAD + "  - expect: {frame: send, capture: {a: 3}}",
             "capture: 3 is neither a field nor a number in the payload",
         ),
+        (
+            HEAD + "  - expect: {frame: send, where: {msm: 1}}",
+            "mine.yaml:5: step 1 (expect): where: 'msm' is not a field of send; there are: ",
+        ),
+        (HEAD + "  - expect: {frame: mpa_reply, where: {msn: 1}}", "'msn' is not a field of mpa_reply; there are: crc"),
+        (
+            HEAD + "  - expect: {frame: any, capture: {a: u32@1, b: sinkstag}}",
+            "step 1 (expect): capture: 'sinkstag' is not a field of any",
+        ),
+        (HEAD + "  - start\n  -", "mine.yaml:6: step 2 is empty"),
+        (f"name: two words\n{HEAD}  - start", "mine.yaml:1: name: 'two words' is more than one word"),
         (HEAD + "  - repeat: {times: 3}", "mine.yaml:5: step 1 (repeat): needs the field 'steps'"),
         (HEAD + "  - repeat: {steps: [start]}", "step 1 (repeat): 'times' is missing"),
         (HEAD + "  - repeat: {times: 3, steps: [start, nothing]}", "mine.yaml:5: step 2: 'nothing' is not a step"),

@@ -11,7 +11,7 @@ from softndk.trace.fields import Detail, Fields, segment_fields, startup_fields
 from softndk.wire.mpa import StartupFrame
 from softndk.wire.rdmap import Opcode
 
-__all__ = ["FRAME_NAMES", "NumberAt", "Seen", "bare", "segment", "startup"]
+__all__ = ["FRAME_FIELDS", "FRAME_NAMES", "NumberAt", "Seen", "bare", "can_have", "segment", "startup"]
 
 _NAMES: Final[Mapping[int, str]] = {
     Opcode.WRITE: "write",
@@ -29,6 +29,37 @@ _NAMES: Final[Mapping[int, str]] = {
 }
 FRAME_NAMES: Final = ("mpa_request", "mpa_reply", *dict.fromkeys(_NAMES.values()), "unknown")
 """What a step can wait for; Sends of all kinds are "send"."""
+
+_STARTUP: Final = ("revision", "markers", "crc", "reject", "enhanced", "ird", "ord", "peer_to_peer", "private_data")
+_TAGGED: Final = ("opcode", "stag", "to", "last", "length")
+_UNTAGGED: Final = ("opcode", "qn", "msn", "mo", "last", "length")
+FRAME_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "mpa_request": _STARTUP,
+    "mpa_reply": _STARTUP,
+    "write": _TAGGED,
+    "read_request": (*_UNTAGGED, "sink_stag", "sink_to", "size", "source_stag", "source_to"),
+    "read_response": _TAGGED,
+    "send": (*_UNTAGGED, "invalidate_stag"),
+    "terminate": (
+        *_UNTAGGED,
+        *("layer", "type", "code", "sentence", "segment_length", "scrambled", "ddp_header", "read_header"),
+    ),
+    "immediate": (*_UNTAGGED, "data"),
+    "atomic_request": (*_UNTAGGED, "operation", "request_id", "stag", "to", "data", "mask", "compare", "compare_mask"),
+    "atomic_response": (*_UNTAGGED, "request_id", "original"),
+    "unknown": ("problem",),
+}
+"""What each frame has if it is right; what is irregular has "problem" besides."""
+
+
+def can_have(frame: str) -> frozenset[str]:
+    """The fields that a frame of that name, or of "any", may have. A segment may have those of every other: the other side
+    can be wrong.
+    """
+    segments = {name for kind, names in FRAME_FIELDS.items() if not kind.startswith("mpa_") for name in names}
+    if frame == "any":
+        return frozenset(segments | set(_STARTUP))
+    return frozenset(_STARTUP if frame.startswith("mpa_") else segments)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, TypeVar, cast
 import yaml
 
 from softndk.peer.fields import BadValue, Later, resolved
+from softndk.peer.frames import can_have
 from softndk.peer.peer import Peer, Role
 from softndk.peer.reactions import ACCEPTS, Reaction
 from softndk.peer.vocabulary import BLOCKS, STEPS_FIELD, Field, StepKind, step_kinds
@@ -247,6 +248,8 @@ class _Reader:
         texts = {
             name: self.text(entries[name][1], name) for name in ("name", "title", "rule", "why") if name in entries
         }
+        if " " in texts.get("name", ""):
+            raise self.error(entries["name"][1], f"name: {texts['name']!r} is more than one word")
         roles = self._roles(entries["roles"][1]) if "roles" in entries else tuple(Role)
         rping = False
         if "ulp" in entries:
@@ -292,6 +295,8 @@ class _Reader:
 
     def _step(self, node: yaml.Node, number: int, known: set[str]) -> Callable[[Peer], None]:
         if isinstance(node, yaml.ScalarNode):
+            if self.value(node) is None:
+                raise self.error(node, f"step {number} is empty")
             name, key, body = str(self.value(node)), cast("yaml.Node", node), None
         else:
             entries = self.entries(node, f"step {number}")
@@ -332,10 +337,23 @@ class _Reader:
         for spec in kind.fields.values():
             if spec.needed and spec.name not in given:
                 raise self.error(key, f"{where}: {spec.name!r} is missing; it is {spec.kind.text}")
+        if "frame" in values:
+            self._check_frame_fields(values, given, where)
         capture = values.get("capture")
         if isinstance(capture, dict):
             known.update(capture)
         return values
+
+    def _check_frame_fields(self, values: Mapping[str, Any], given: Mapping[str, yaml.Node], where: str) -> None:
+        """What a step waits for or captures must be a field that such a frame can have."""
+        frame = values["frame"]
+        there = can_have(frame)
+        named = [("where", name) for name in self.entries(given["where"], where)] if "where" in given else []
+        named += [("capture", source) for source in values.get("capture", {}).values() if isinstance(source, str)]
+        for key, name in named:
+            if name not in there:
+                has = ", ".join(sorted(there))
+                raise self.error(given[key], f"{where}: {key}: {name!r} is not a field of {frame}; there are: {has}")
 
     def _field(self, spec: Field, node: yaml.Node, where: str, known: set[str]) -> Any:
         try:

@@ -417,6 +417,23 @@ MUTANTS: Final = (
         "            self._paused = False\n",
         "pausing does nothing",
     ),
+    # ---- what a request may not do
+    Mutant(
+        "R-MEM-6",
+        "iwarp/inbound.py",
+        "        copy(payload, targets)\n",
+        "        copy(payload, targets)\n"
+        "        if self.pair.receives:\n"
+        "            self.pair.complete_receive(self.pair.receives[0], 0, solicited=False)\n",
+        "a write of the peer takes a receive",
+    ),
+    Mutant(
+        "R-WR-16",
+        "ndk/memory_requests.py",
+        "    if not window.posted and not region.posted:\n",
+        "    if True:\n",
+        "a bind is refused although what is queued makes it right",
+    ),
     # ---- objects
     Mutant(
         "R-CLOSE-2",
@@ -431,6 +448,13 @@ MUTANTS: Final = (
         "or self._busy or self._successors",
         "or self._busy",
         "a close does not wait for successors",
+    ),
+    Mutant(
+        "R-CLOSE-4",
+        "ndk/object.py",
+        "        return Promise(self._runtime, what, tell=self._tell_outcome, **options)",
+        "        return Promise(self._runtime, what, **options)",
+        "the outcome of a request is told after the close",
     ),
     Mutant(
         "R-CLOSE-6",

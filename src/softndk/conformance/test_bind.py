@@ -3,6 +3,7 @@
 import pytest
 
 from softndk import (
+    PAGE_SIZE,
     AccessViolation,
     InvalidParameter,
     InvalidState,
@@ -216,6 +217,27 @@ def test_a_bind_that_only_its_turn_can_judge_fails_in_the_result(both: Pair, ben
     results: list[Result] = take(a.cq, 2)
     assert statuses(results) == [Status.SUCCESS, Status.ACCESS_VIOLATION]
     assert not ended(a).graceful
+
+
+@pytest.mark.rules("R-WR-16", "R-WR-14", "R-INV-4", "R-BIND-5", "R-DEFER-1")
+def test_what_only_becomes_right_in_its_turn_is_not_refused_at_the_post(both: Pair, bench: Bench) -> None:
+    """Each request needs what the one before it, which waits in the queue, will bring about."""
+    a, b = both
+    region = bench.fast_region(a)
+    lam = a.adapter.build_lam(region.buffer).result(PATIENCE_S)
+    window = a.pd.create_mw()
+    a.qp.invalidate(region.mr, flags=OpFlag.DEFER)
+    a.qp.fast_register(region.mr, lam, flags=READ | OpFlag.DEFER)
+    a.qp.bind(region.mr, window, flags=READ | OpFlag.DEFER)
+    a.qp.invalidate(window, flags=OpFlag.DEFER)
+    a.qp.invalidate(region.mr, flags=OpFlag.DEFER)
+    a.qp.fast_register(region.mr, lam, base_address=lam.fbo + 16 * PAGE_SIZE, flags=READ | OpFlag.DEFER)
+    a.qp.bind(region.mr, window, lam.fbo + 16 * PAGE_SIZE, 8, flags=READ)
+    succeed(a.cq, 7)
+    region.buffer[:8] = b"in order"
+    b.qp.read(b.mr[0:8], lam.fbo + 16 * PAGE_SIZE, window.remote_token)
+    succeed(b.cq)
+    assert b.content(8) == b"in order"
 
 
 @pytest.mark.rules("A-13", "R-MEM-1")

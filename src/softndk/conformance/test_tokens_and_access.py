@@ -261,6 +261,7 @@ def test_a_granted_access_shows_nowhere_on_the_other_side(bench: Bench) -> None:
     passive = bench.adapter(Side.PASSIVE)
     cq = passive.create_cq(16, lambda *_: told.append("notified"))
     a, b = bench.connect(bench.end(), bench.end(passive, cq=cq))
+    b.qp.receive(b.mr[4096:4104], context="for a message")
     cq.arm()
     a.qp.write(b"w" * 100, b.mr.address, b.mr.remote_token)
     a.qp.read(a.mr[0:100], b.mr.address, b.mr.remote_token)
@@ -270,6 +271,8 @@ def test_a_granted_access_shows_nowhere_on_the_other_side(bench: Bench) -> None:
     callbacks_have_run(passive)
     assert told == []
     assert not b.connector.disconnected.done()
+    a.qp.send(b"now")
+    assert contexts(succeed(cq)) == ["for a message"]
 
 
 # ---- local access

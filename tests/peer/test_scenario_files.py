@@ -124,6 +124,10 @@ steps:
             HEAD + "  - expect: {frame: any, capture: {a: u32@1, b: sinkstag}}",
             "step 1 (expect): capture: 'sinkstag' is not a field of any",
         ),
+        (
+            HEAD + "  - together: {steps: [write, {repeat: {times: 2, steps: [sync]}}]}",
+            "mine.yaml:5: step 1: 'sync' waits for an answer, but nothing goes out before 'together' ends",
+        ),
         (HEAD + "  - start\n  -", "mine.yaml:6: step 2 is empty"),
         (f"name: two words\n{HEAD}  - start", "mine.yaml:1: name: 'two words' is more than one word"),
         (HEAD + "  - repeat: {times: 3}", "mine.yaml:5: step 1 (repeat): needs the field 'steps'"),

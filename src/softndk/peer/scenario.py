@@ -288,12 +288,15 @@ class _Reader:
 
     # steps
 
-    def steps(self, node: yaml.Node, known: set[str]) -> list[Callable[[Peer], None]]:
+    def steps(self, node: yaml.Node, known: set[str], *, inside_together: bool = False) -> list[Callable[[Peer], None]]:
         if not isinstance(node, yaml.SequenceNode) or not node.value:
             raise self.error(node, "steps must be a list (- step: fields)")
-        return [self._step(item, number, known) for number, item in enumerate(node.value, 1)]
+        return [
+            self._step(item, number, known, inside_together=inside_together)
+            for number, item in enumerate(node.value, 1)
+        ]
 
-    def _step(self, node: yaml.Node, number: int, known: set[str]) -> Callable[[Peer], None]:
+    def _step(self, node: yaml.Node, number: int, known: set[str], *, inside_together: bool) -> Callable[[Peer], None]:
         if isinstance(node, yaml.ScalarNode):
             if self.value(node) is None:
                 raise self.error(node, f"step {number} is empty")
@@ -305,13 +308,17 @@ class _Reader:
                     node, f"step {number} has {len(entries)} names ({', '.join(entries)}); fields stand further in"
                 )
             [(name, (key, body))] = entries.items()
+        if name == "sync" and inside_together:
+            raise self.error(
+                key, f"step {number}: 'sync' waits for an answer, but nothing goes out before 'together' ends"
+            )
         kinds = {**step_kinds(), **BLOCKS}
         kind = kinds.get(name)
         if kind is None:
             raise self.error(key, f"step {number}: {name!r} is not a step; there are: {', '.join(sorted(kinds))}")
         where = f"step {number} ({name})"
         if name in BLOCKS:
-            return self._block(kind, key, body, where, known)
+            return self._block(kind, key, body, where, known, inside_together=inside_together)
         return self._action(kind, key, self._fields(kind, key, body, where, known), where)
 
     def _fields(
@@ -367,7 +374,14 @@ class _Reader:
         return value
 
     def _block(
-        self, kind: StepKind, key: yaml.Node, body: yaml.Node | None, where: str, known: set[str]
+        self,
+        kind: StepKind,
+        key: yaml.Node,
+        body: yaml.Node | None,
+        where: str,
+        known: set[str],
+        *,
+        inside_together: bool,
     ) -> Callable[[Peer], None]:
         if not isinstance(body, yaml.MappingNode):
             raise self.error(key, f"{where}: needs the field 'steps'")
@@ -375,7 +389,7 @@ class _Reader:
         inner = [node for name, (_, node) in self.entries(body, where).items() if name == STEPS_FIELD]
         if not inner:
             raise self.error(key, f"{where}: needs the field 'steps'")
-        actions = self.steps(inner[0], known)
+        actions = self.steps(inner[0], known, inside_together=inside_together or kind.name == "together")
 
         def repeat(peer: Peer) -> None:
             for _ in range(resolved(values["times"], peer.variables)):

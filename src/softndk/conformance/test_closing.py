@@ -212,6 +212,26 @@ def test_a_callback_at_the_pending_of_a_close_is_a_close_callback_too(both: Pair
     parent.result(PATIENCE_S)
 
 
+@pytest.mark.rules("R-CLOSE-2", "R-MW-4")
+@pytest.mark.requires(Feature.WINDOWS)
+def test_the_close_of_a_region_waits_for_the_close_callback_of_its_window(both: Pair, bench: Bench) -> None:
+    """A region is an antecedent of the windows that are bound to it."""
+    a, _ = both
+    window = bench.window(a)
+    inside, leave = threading.Event(), threading.Event()
+
+    def linger(_: Pending[None]) -> None:
+        inside.set()
+        leave.wait(PATIENCE_S)
+
+    window.close(on_done=linger)
+    assert inside.wait(PATIENCE_S)
+    pending = a.mr.close()
+    assert not pending.done()
+    leave.set()
+    pending.result(PATIENCE_S)
+
+
 @pytest.mark.rules("R-CLOSE-3", "R-CONN-7")
 def test_closing_a_connector_ends_its_unfinished_request(bench: Bench) -> None:
     a, b = bench.end(), bench.end(side=Side.PASSIVE)

@@ -29,8 +29,9 @@ class _Pair:
         self.length = 0
         self.rights = Right.NONE
         self.windows = 0
-        self.on_idle: Callable[[], None] | None = None  # called when the last window or queued request has gone
+        self.on_idle: Callable[[], None] | None = None  # called when the last of all this has gone
         self._posted = 0
+        self._leaving = 0
 
     @property
     def valid(self) -> bool:
@@ -44,6 +45,17 @@ class _Pair:
     @posted.setter
     def posted(self, count: int) -> None:
         self._posted = count
+        if not count and self.on_idle is not None:
+            self.on_idle()
+
+    @property
+    def leaving(self) -> int:
+        """Windows that were closed on this region, and whose close callbacks have not returned."""
+        return self._leaving
+
+    @leaving.setter
+    def leaving(self, count: int) -> None:
+        self._leaving = count
         if not count and self.on_idle is not None:
             self.on_idle()
 

@@ -251,6 +251,8 @@ class Mr(NdkObject):
     def _holding(self) -> list[str]:
         region = self._region
         held = [f"{region.windows} bound windows"] if region.windows else []
+        if region.leaving:
+            held.append(f"the close callbacks of {region.leaving} windows")
         return [*held, f"{region.posted} queued requests"] if region.posted else held
 
     def _finish_close(self) -> None:

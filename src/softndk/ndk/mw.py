@@ -1,7 +1,7 @@
 """Memory window (NDK_MW): a part of a region, lent to one peer until somebody takes it back."""
 
 from softndk.flags import ObjectType, RemoteToken
-from softndk.memory.regions import Window
+from softndk.memory.regions import FastRegion, Region, Window
 from softndk.memory.tokens import ProtectionDomain
 from softndk.ndk.context import AdapterContext
 from softndk.ndk.object import NdkObject
@@ -19,6 +19,7 @@ class Mw(NdkObject):
         super().__init__(context, [pd])
         self._window = Window(context.datapath.tokens, domain, self._label)
         self._window.on_idle = self._settle_close
+        self._left: Region | FastRegion | None = None
 
     @property
     def remote_token(self) -> RemoteToken:
@@ -38,4 +39,13 @@ class Mw(NdkObject):
         return [f"{self._window.posted} queued requests"] if self._window.posted else []
 
     def _finish_close(self) -> None:
+        region = self._left = self._window.region
+        if region is not None:
+            region.leaving += 1
         self._window.destroy()
+
+    def _release_all(self) -> None:
+        super()._release_all()
+        region, self._left = self._left, None
+        if region is not None:  # an antecedent like the others (R-MW-4)
+            region.leaving -= 1

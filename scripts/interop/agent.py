@@ -53,6 +53,17 @@ def signal_all(number: int, number_of_signal: int) -> None:
         os.killpg(_programs[number].pid, signal.Signals(number_of_signal))
 
 
+def where(number: int) -> bytes:
+    """Where each thread of the program is inside the kernel, and what TCP and the RDMA CM have open: for a program that
+    does not answer.
+    """
+    found = b""
+    for task in sorted(Path(f"/proc/{_programs[number].pid}/task").glob("*")):
+        found += (task / "comm").read_bytes() + (task / "stack").read_bytes()
+    found += Path("/proc/net/tcp").read_bytes()
+    return found + subprocess.run(["rdma", "resource", "show", "cm_id"], capture_output=True, check=False).stdout
+
+
 def read(path: str) -> bytes:
     return Path(path).read_bytes()
 
@@ -77,7 +88,7 @@ def listening(port_number: int, seconds: float) -> bool:
 
 
 _OPERATIONS: dict[str, Callable[..., object]] = {
-    operation.__name__: operation for operation in (start, wait, output, signal_all, read, write, listening)
+    operation.__name__: operation for operation in (start, wait, output, signal_all, where, read, write, listening)
 }
 
 

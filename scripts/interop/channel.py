@@ -7,6 +7,7 @@ import ast
 import signal
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -85,10 +86,18 @@ class Program:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        where = "" if error is None else self._where()
         ended = self.stop()
         if error is not None:
             said = tail(ended.output + ended.errors) or "(nothing)"
-            error.add_note(f"{' '.join(self.argv)}, status {ended.status}, has printed:\n{said}")
+            error.add_note(f"{' '.join(self.argv)}, status {ended.status}, has printed:\n{said}\nIt was here:\n{where}")
+
+    def _where(self) -> str:
+        """What the kernel says of a program that is about to be stopped since something has failed."""
+        with suppress(LabError, OSError):  # the failure itself is what has to be told
+            told: bytes = self._channel.call("where", number=self._number)
+            return told.decode(errors="replace")
+        return "(the guest does not say)"
 
     def printed(self) -> tuple[str, str]:
         """What it has printed so far on its two channels. A program that fills a buffer first may have said more."""

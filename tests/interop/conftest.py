@@ -131,7 +131,8 @@ def adapter(request: pytest.FixtureRequest, case: Case, guest: Guest, tmp_path: 
         command = (sys.executable, "-m", "softndk.cli", "trace", trace)
         told = subprocess.run(command, capture_output=True, text=True, check=False)
         print(f"the wire, the last frames of {trace}:\n{tail(told.stdout + told.stderr, SHOWN_FRAMES)}")
-        print(f"the guest's log: {guest.log}")
+        said = guest.log.read_text(encoding="utf-8", errors="replace")
+        print(f"the end of the guest's log, {guest.log}:\n{tail(said)}")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from tests.interop.results import Results
 HERE = Path(__file__).parent
 MOST_BOOTS = 5
 """Guests for one run: after so many failures the fault is not the guest's."""
+STARTUP_S = 60.0
+"""Limit for each side of a start-up: an emulated guest on a busy machine may stand still for seconds."""
 SHOWN_FRAMES = 60
 """Of the wire of a failed test."""
 RESULTS = Path(os.environ.get("SOFTNDK_INTEROP_RESULTS", "interop-results.json"))
@@ -122,9 +125,10 @@ def case(request: pytest.FixtureRequest) -> Case:
 def adapter(request: pytest.FixtureRequest, case: Case, guest: Guest, tmp_path: Path) -> Iterator[Adapter]:
     """An adapter with the case's settings, siw with its own ones. What was on the wire is told if the test fails."""
     trace = tmp_path / "softndk.pcapng"
+    patient = replace(case.variant.ours, connect_timeout_s=STARTUP_S, accept_timeout_s=STARTUP_S)
     with (
         guest.settings(**case.variant.siw),
-        open_adapter("127.0.0.1", config=case.variant.ours, trace=trace) as opened,
+        open_adapter("127.0.0.1", config=patient, trace=trace) as opened,
     ):
         yield opened
     if request.node.stash.get(_failed, False):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import softndk
-from softndk.testing import pair
+from softndk.testing import fail_adapter, pair
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="softndk status needs Linux")
 
@@ -63,6 +63,14 @@ def test_listeners_and_shared_endpoints_are_endpoints() -> None:
         kinds = {tuple(entry["local"]): entry["listener"] for entry in answer["endpoints"]}
         assert kinds == {listener.local_address: True, endpoint.local_address: False}
         assert [item.local for item in adapter.query_local_endpoints() if item.listener] == [listener.local_address]
+
+
+def test_an_adapter_that_has_failed_says_so_and_why() -> None:
+    with pair() as (a, _):
+        fail_adapter(a.adapter, why="it got too hot")
+        well, failed = sorted(answer["failure"] or "" for answer in answers())
+        assert (well, "it got too hot" in failed) == ("", True)
+        assert "it got too hot" in " ".join(run_status(str(os.getpid())).stdout.split())
 
 
 def test_a_closed_adapter_is_not_told_any_more() -> None:

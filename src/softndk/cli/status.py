@@ -54,6 +54,8 @@ def _show(console: Console, answer: dict[str, Any], objects: bool) -> None:
         f"[bold]process {answer['pid']}, {escape(answer['adapter'])}[/bold] on {', '.join(answer['addresses'])},"
         f" NDKPI {major}.{minor}, data path {answer['datapath']}"
     )
+    if answer["failure"] is not None:
+        console.print(f"[red]{escape(answer['failure'])}[/red]")
     table = Table("local", "remote", "state", "connector", "QP", title="connections", title_justify="left")
     for entry in answer["connections"]:
         local, remote = _address(entry["local"]), _address(entry["remote"])

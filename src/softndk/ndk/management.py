@@ -60,6 +60,7 @@ def snapshot(adapter: NdkObject, objects: Iterable[NdkObject]) -> dict[str, Any]
         "addresses": list(context.addresses),
         "version": list(context.info.version),
         "datapath": context.datapath.name,
+        "failure": context.failure or None,
         "statistics": asdict(context.statistics()),
         "connections": [asdict(entry) for entry in connections(items)],
         "endpoints": [asdict(entry) for entry in endpoints(items)],

@@ -17,6 +17,7 @@ from softndk import (
     NdkError,
     OperationType,
     OpFlag,
+    Pending,
     Result,
     Status,
     open_adapter,
@@ -25,7 +26,7 @@ from softndk.iwarp.qp_state import TRANSITIONS
 from softndk.queues.completion import CompletionRing
 from softndk.queues.shared import SharedReceives
 from softndk.queues.work import ReceiveRequest
-from softndk.testing import pair
+from softndk.testing import kill, pair
 
 __all__ = ["MACHINES", "Machine", "Outcome", "connection", "explore"]
 
@@ -230,6 +231,64 @@ def window() -> Machine:
     )
 
 
+# ---- deferral
+
+
+@contextmanager
+def _queue() -> Iterator[Any]:
+    with pair(queue_depth=3) as (a, b):
+        yield SimpleNamespace(a=a, b=b)
+
+
+def deferral() -> Machine:
+    """What is held back in an initiator queue, and what starts or cancels it."""
+
+    def look(item: Any) -> str:
+        qp, connector = item.a.qp, item.a.connector
+        if connector.closing or connector._core.disconnect_asked:
+            return "posts are refused"
+        if qp._pair.flushing:
+            return "posts are cancelled"
+        return "held back" if len(qp._pair.waiting) > qp._pair.released else "nothing held back"
+
+    def post(item: Any, flags: int = 0) -> None:
+        item.a.qp.write(b"", 0, 0, flags=flags)
+
+    def fill(item: Any) -> None:
+        if look(item).startswith("posts are"):
+            raise Impossible
+        for _ in range(3 - item.a.qp._pair.sends_in_use):
+            post(item, OpFlag.DEFER)
+
+    def wrong(item: Any) -> None:
+        try:
+            post(item, OpFlag.RDMA_READ_SINK)
+        except NdkError:
+            return
+
+    def lose(item: Any) -> None:
+        if item.a.connector.closing:
+            raise Impossible
+        kill(item.b.adapter, "reset")
+        if look(item) != "posts are refused":
+            item.a.connector.disconnected.result(WAIT_S)
+
+    return explore(
+        _queue,
+        look,
+        {
+            "post with DEFER": lambda item: post(item, OpFlag.DEFER),
+            "post with DEFER that fills the queue": fill,
+            "post without DEFER": post,
+            "post that raises": wrong,
+            "flush": lambda item: item.a.qp.flush(),
+            "the connection fails": lose,
+            "disconnect": lambda item: item.a.connector.disconnect().add_done_callback(Pending.exception),
+            "close of the connector": lambda item: item.a.connector.close(),
+        },
+    )
+
+
 # ---- notification
 
 
@@ -398,6 +457,7 @@ MACHINES: Final[Mapping[str, Callable[[], Machine]]] = {
     "region": normal_region,
     "fast-register region": fast_region,
     "window": window,
+    "deferral": deferral,
     "arm": arming,
     "shared receive queue": shared_queue,
     "listener": listener,

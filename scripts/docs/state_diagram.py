@@ -84,6 +84,19 @@ LAYOUTS: Final = {
         {("invalid", "bound"): -20, ("bound", "invalid"): -24},
         {},
     ),
+    "deferral": Layout(
+        "What is held back in an initiator queue",
+        "deferral",
+        {
+            "nothing held back": (0, 0),
+            "held back": (2.2, 0),
+            "posts are refused": (0, 1.6),
+            "posts are cancelled": (2.2, 1.6),
+        },
+        {("nothing held back", "held back"): -40, ("held back", "nothing held back"): -40},
+        {("nothing held back", "posts are cancelled"): 0.75, ("held back", "posts are refused"): 0.75},
+        cell=(260, 110),
+    ),
     "arm": Layout(
         "The arm of a completion queue",
         "arm",
@@ -240,6 +253,7 @@ PAGES: Final = (
     _page("docs/explain/connection.md", "connection", "listener", tables=False),
     _page("docs/explain/memory.md", "region", "fast-register region", "window", tables=False),
     _page("docs/explain/completion.md", "arm", "shared receive queue", tables=False),
+    _page("docs/explain/deferral.md", "deferral"),
     _page("docs/explain/closing.md", "close"),
     _page("docs/reference/objects/connector.md", "connection"),
     _page("docs/reference/objects/listener.md", "listener"),

@@ -118,6 +118,19 @@ def test_the_arm_as_drawn_is_that_of_r_arm_7(first: str, second: str, result: st
     assert MACHINES["arm"]().moves[f"armed {first}", f"arm({second})"].state == f"armed {result}"
 
 
+def test_the_deferral_as_drawn_is_that_of_the_rules() -> None:
+    """R-DEFER-3, -5, -7; A-3 for what comes after the end."""
+    moves = MACHINES["deferral"]().moves
+    assert moves["nothing held back", "post with DEFER"].state == "held back"
+    assert moves["held back", "post with DEFER"].state == "held back"
+    for step in ("post without DEFER", "post that raises", "post with DEFER that fills the queue"):
+        assert moves["held back", step].state == "nothing held back", step
+    for state in ("nothing held back", "held back"):
+        assert moves[state, "flush"].state == moves[state, "the connection fails"].state == "posts are cancelled"
+        assert moves[state, "disconnect"].state == "posts are refused"
+    assert "CONNECTION_INVALID" in moves["posts are refused", "post without DEFER"].refusal
+
+
 def test_the_tutorials_picture_shows_a_put_and_a_get_with_windows_and_remote_invalidation() -> None:
     """What the tutorial's text says of the two requests."""
     drawn = re.findall(r'<text class="label"[^>]*>([^<]*)</text>', store_picture.picture())

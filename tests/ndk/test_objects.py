@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import asdict
 from uuid import UUID
 
 import pytest
@@ -188,6 +189,29 @@ def test_close_of_a_leaf_is_done_at_once(both: Pair) -> None:
 def test_a_second_close_returns_the_same_pending(both: Pair) -> None:
     for item in one_of_each(both.a).values():
         assert item.close() is item.close()
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (
+            lambda end: end.adapter.create_cq(0),
+            "adapter1 create_cq: depth=0, must be 1 to {max_cq_depth} (max_cq_depth",
+        ),
+        (lambda end: end.cq.resize(1 << 30), "cq1 resize: depth=1073741824, must be 1 to {max_cq_depth} (max_cq_depth"),
+        (lambda end: end.cq.control_interrupt_moderation(-1, 1), "interval_us=-1, must be 0 to 4294967295 ["),
+        (lambda end: end.pd.create_srq(-1), "pd1 create_srq: depth=-1, must be 1 to {max_srq_depth} (max_srq_depth"),
+        (lambda end: end.pd.create_srq(1).modify(-1), "depth=-1, must be 0 to {max_srq_depth} (max_srq_depth"),
+        (lambda end: end.pd.register_mr(["x"]), "pd1 register_mr: list is no buffer"),
+        (lambda end: end.pd.register_mr(bytearray()), "the buffer is empty"),
+    ],
+)
+def test_a_number_out_of_range_is_told_with_the_range_and_where_it_comes_from(
+    both: Pair, call: Callable[[End], object], text: str
+) -> None:
+    with pytest.raises(InvalidParameter) as refused:
+        call(both.a)
+    assert text.format_map(asdict(both.a.adapter.query_info())) in str(refused.value)
 
 
 @pytest.mark.rules("R-CLOSE-2", "R-CLOSE-5")
@@ -632,7 +656,7 @@ def test_a_value_over_the_adapters_limit_is_refused_and_the_limit_is_named(both:
     a, _ = both
     settings = {"receive_queue_depth": 1, "initiator_queue_depth": 1, name: value}
     before = a.adapter.open_objects
-    with pytest.raises(InvalidParameter, match=f"{name}={value}, limit"):
+    with pytest.raises(InvalidParameter, match=f"{name}={value}, must be 0 to .*of query_info"):
         a.pd.create_qp(a.cq, a.cq, **settings)
     assert a.adapter.open_objects == before
 

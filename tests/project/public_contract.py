@@ -226,6 +226,9 @@ ENUMS = {
         "CONNECTION_ABORTED": 0xC0000241,
         "DEVICE_REMOVED": 0xC00002B6,
         "IMPLEMENTATION_LIMIT": 0xC000042B,
+        "NDIS_BAD_VERSION": 0xC0010004,
+        "NDIS_ADAPTER_NOT_READY": 0xC0010011,
+        "NDIS_RESOURCES": 0xC000009A,
     }
     | {f"INVALID_PARAMETER_{n}": 0xC00000EE + n for n in range(1, 11)},
     "OpFlag": {
@@ -354,6 +357,7 @@ INTERNAL = {
     "bind_request",
     "candidate_ports",
     "check_address",
+    "check_capacity",
     "check_int",
     "check_limit",
     "fast_register_request",

@@ -42,7 +42,7 @@ from softndk.ndk.context import VERSIONS, AdapterContext, adapter_info
 from softndk.ndk.cq import Cq
 from softndk.ndk.endpoint import SharedEndpoint
 from softndk.ndk.lam import LogicalAddressMapping
-from softndk.ndk.limits import check_int, check_limit
+from softndk.ndk.limits import check_capacity, check_int
 from softndk.ndk.listener import Listener
 from softndk.ndk.management import connections, endpoints, snapshot
 from softndk.ndk.object import NdkObject
@@ -179,7 +179,7 @@ class Adapter(NdkObject):
             check_callback(on_notify)
         with self._lock:
             self._check_working("create_cq")
-            check_limit(f"{self._label} create_cq", "depth", depth, 1, self._context.info.max_cq_depth)
+            check_capacity(f"{self._label} create_cq", "depth", depth, self._context.info, "max_cq_depth", least=1)
             return Cq(self._context, self, depth, on_notify)
 
     def create_pd(self) -> Pd:

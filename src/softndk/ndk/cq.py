@@ -15,7 +15,7 @@ from softndk.drivers.waiting import WaitQueue
 from softndk.errors import BufferOverflow, InternalError, InvalidHandle, InvalidParameter, error_for
 from softndk.flags import MAXULONG, CqNotify, ObjectType
 from softndk.ndk.context import AdapterContext
-from softndk.ndk.limits import check_int, check_limit
+from softndk.ndk.limits import check_capacity, check_int, check_limit
 from softndk.ndk.object import NdkObject
 from softndk.ndk.strict import watch_overlaps
 from softndk.queues.completion import CompletionRing
@@ -108,7 +108,7 @@ class Cq(NdkObject):
         with self._lock:
             self._check_usable("resize")
             what = f"{self._label} resize"
-            check_limit(what, "depth", depth, 1, self._context.info.max_cq_depth)
+            check_capacity(what, "depth", depth, self._context.info, "max_cq_depth", least=1)
             if len(self._ring) > depth:
                 error = BufferOverflow(
                     f"{what}: {len(self._ring)} entries are present, depth={depth}; take them first"

@@ -186,6 +186,8 @@ class Mr(NdkObject):
         size = mdl.length if length is None else length
         limit = min(mdl.length, self._context.info.max_registration_size)
         check_int(f"{self._label} register", "length", size)
+        if not mdl.length:
+            raise InvalidParameter(f"{self._label} register: the buffer is empty [INVALID_PARAMETER, A-24]")
         if not 0 < size <= limit:
             raise InvalidParameter(
                 f"{self._label} register: the buffer's length {size}, must be 1 to {limit} [INVALID_PARAMETER, R-REGMR-4, A-24]"

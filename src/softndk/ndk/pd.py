@@ -10,7 +10,7 @@ from softndk.memory.buffers import Mdl, Memory, byte_view
 from softndk.memory.tokens import ProtectionDomain, Scope, TokenEntry
 from softndk.ndk.context import AdapterContext
 from softndk.ndk.cq import Cq
-from softndk.ndk.limits import check_limit
+from softndk.ndk.limits import check_capacity, check_limit
 from softndk.ndk.mr import Mr
 from softndk.ndk.mw import Mw
 from softndk.ndk.object import NdkObject
@@ -67,7 +67,7 @@ class Pd(NdkObject):
             writable = not (
                 buffer.byte_range(buffer.length).readonly
                 if isinstance(buffer, Mdl)
-                else byte_view(buffer, "register_mr").readonly
+                else byte_view(buffer, f"{self._label} register_mr").readonly
             )
             flags = MrFlag.ALLOW_LOCAL_WRITE if writable else MrFlag.ALLOW_LOCAL_READ
         with self._lock:
@@ -177,8 +177,8 @@ class Pd(NdkObject):
         with self._lock:
             self._check_working("create_srq")
             who = f"{self._label} create_srq"
-            check_limit(who, "depth", depth, 1, info.max_srq_depth)
-            check_limit(who, "max_receive_sge", max_receive_sge, 0, info.max_receive_request_sge)
+            check_capacity(who, "depth", depth, info, "max_srq_depth", least=1)
+            check_capacity(who, "max_receive_sge", max_receive_sge, info, "max_receive_request_sge")
             check_limit(who, "notify_threshold", notify_threshold, 0, MAXULONG)
             return Srq(self._context, self, depth, max_receive_sge, notify_threshold, on_notify)
 
@@ -200,11 +200,11 @@ class Pd(NdkObject):
         who = f"{self._label} {operation}"
         with self._lock:
             self._check_working(operation)
-            check_limit(who, "receive_queue_depth", receive_depth, 0, info.max_receive_queue_depth)
-            check_limit(who, "initiator_queue_depth", initiator_depth, 0, info.max_initiator_queue_depth)
-            check_limit(who, "max_receive_sge", max_receive_sge, 0, info.max_receive_request_sge)
-            check_limit(who, "max_initiator_sge", max_initiator_sge, 0, info.max_initiator_request_sge)
-            check_limit(who, "inline_data_size", inline_data_size, 0, info.max_inline_data_size)
+            check_capacity(who, "receive_queue_depth", receive_depth, info, "max_receive_queue_depth")
+            check_capacity(who, "initiator_queue_depth", initiator_depth, info, "max_initiator_queue_depth")
+            check_capacity(who, "max_receive_sge", max_receive_sge, info, "max_receive_request_sge")
+            check_capacity(who, "max_initiator_sge", max_initiator_sge, info, "max_initiator_request_sge")
+            check_capacity(who, "inline_data_size", inline_data_size, info, "max_inline_data_size")
             for name, cq in (("receive_cq", receive_cq), ("initiator_cq", initiator_cq)):
                 if not isinstance(cq, Cq):
                     raise TypeError(f"{who}: {name} is a {type(cq).__name__}, not a Cq")

@@ -20,7 +20,7 @@ def checked_sges(who: str, sgl: Sgl, limit: int, limit_name: str, max_transfer_l
     """
     sges = (sgl,) if isinstance(sgl, Sge) else sgl
     if not isinstance(sges, (list, tuple)):
-        raise TypeError(f"{who}: {type(sgl).__name__} is no SGE and no sequence of them")
+        raise TypeError(f"{who}: {type(sgl).__name__} is no SGE and no list of them; register memory, and give mr[a:b]")
     if len(sges) > limit:
         raise DataOverrun(
             f"{who}: {len(sges)} SGEs, limit {limit_name}={limit}; raise it at the creation [DATA_OVERRUN, R-WR-6]"

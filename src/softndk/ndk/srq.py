@@ -85,7 +85,9 @@ class Srq(NdkObject):
             check_int(what, "depth", depth)
             check_int(what, "notify_threshold", notify_threshold)
             if not 0 <= depth <= limit:
-                raise InvalidParameter(f"{what}: depth={depth}, limit max_srq_depth={limit} [INVALID_PARAMETER]")
+                raise InvalidParameter(
+                    f"{what}: depth={depth}, must be 0 to {limit} (max_srq_depth of query_info) [INVALID_PARAMETER]"
+                )
             if notify_threshold < 0:
                 raise InvalidParameter(f"{what}: notify_threshold={notify_threshold} is negative [INVALID_PARAMETER]")
             try:

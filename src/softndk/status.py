@@ -59,6 +59,7 @@ class Status(IntEnum):
     IMPLEMENTATION_LIMIT = 0xC000042B
     NDIS_BAD_VERSION = 0xC0010004
     NDIS_ADAPTER_NOT_READY = 0xC0010011
+    NDIS_RESOURCES = INSUFFICIENT_RESOURCES
 
     @property
     def is_success(self) -> bool:

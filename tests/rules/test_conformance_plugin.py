@@ -59,8 +59,11 @@ def test_a_provider_that_does_not_do_what_it_advertises_fails(tmp_path: Path, pr
     assert data["rules"]["R-SRQ-3"] == "advertised but fails"
 
 
-@pytest.mark.parametrize("provider", ["tests.rules.lying_providers:nothing", "no.such.module:factory", "nonsense"])
-def test_a_provider_that_is_not_there_is_a_usage_error(tmp_path: Path, provider: str) -> None:
+@pytest.mark.parametrize(
+    "provider",
+    ["tests.rules.lying_providers:nothing", "no.such.module:factory", "nonsense", "os:path", "os:getcwd"],
+)
+def test_a_provider_that_is_not_there_or_is_none_is_a_usage_error(tmp_path: Path, provider: str) -> None:
     status, told, _ = run(tmp_path, "-k", "test_listeners", provider=provider)
     assert status == pytest.ExitCode.USAGE_ERROR, told
     assert provider in told

@@ -150,7 +150,12 @@ def _provider(config: pytest.Config) -> Provider:
                 factory = getattr(factory, part)
         except (ImportError, AttributeError, ValueError) as error:
             raise pytest.UsageError(f"--ndk-provider={name}: {error}") from None
-        config.stash[_PROVIDER] = factory()
+        if not callable(factory):
+            raise pytest.UsageError(f"--ndk-provider={name}: a {type(factory).__name__}, which nobody can call")
+        made = factory()
+        if not isinstance(made, Provider):
+            raise pytest.UsageError(f"--ndk-provider={name}: makes a {type(made).__name__}, not a Provider")
+        config.stash[_PROVIDER] = made
     return config.stash[_PROVIDER]
 
 

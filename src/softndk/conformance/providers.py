@@ -8,7 +8,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from softndk import Adapter, AdapterFlag, IwarpConfig, NdkVersion, Status, open_adapter
 from softndk.testing import kill
@@ -59,6 +59,7 @@ class Choices:
     unposted_receive_ends: bool = True
 
 
+@runtime_checkable
 class Provider(Protocol):
     """One implementation of the public objects."""
 

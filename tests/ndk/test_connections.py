@@ -4,6 +4,7 @@ import array
 import asyncio
 import select
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
@@ -1338,6 +1339,31 @@ def test_the_port_stays_taken_until_listener_and_accepted_connectors_are_closed(
         assert refused.value.status is Status.SHARING_VIOLATION
         incoming.close().result(PATIENCE_S)
         b.adapter.listen(address)
+
+
+@pytest.mark.rules("R-EP-1")
+@pytest.mark.skipif(sys.platform != "linux", reason="how long an address rests is the system's business")
+def test_an_address_that_tcp_still_keeps_is_told_as_that() -> None:
+    """The deviation: this side was the first to end a connection from there."""
+    with two_loose_ends() as (a, b, listener):
+        endpoint = a.adapter.create_shared_endpoint(("127.0.0.1", 0))
+        address = endpoint.local_address
+        outgoing = a.adapter.create_connector()
+        connecting = outgoing.connect_with_shared_endpoint(a.qp, endpoint, listener.local_address)
+        incoming = listener.next_request().result(PATIENCE_S)
+        accepting = incoming.accept(b.qp)
+        connecting.result(PATIENCE_S)
+        outgoing.complete_connect().result(PATIENCE_S)
+        accepting.result(PATIENCE_S)
+        going = outgoing.disconnect()
+        assert incoming.disconnected.result(PATIENCE_S).graceful
+        incoming.disconnect().result(PATIENCE_S)
+        going.result(PATIENCE_S)
+        outgoing.close().result(PATIENCE_S)
+        endpoint.close().result(PATIENCE_S)
+        with pytest.raises(AddressUnavailable, match="by TCP itself for a minute") as refused:
+            a.adapter.create_shared_endpoint(address)
+        assert refused.value.status is Status.SHARING_VIOLATION
 
 
 def connect_by(listener: Listener, a: End, b: End) -> tuple[Connector, Connector]:

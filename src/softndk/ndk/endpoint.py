@@ -1,6 +1,12 @@
-"""Shared endpoint (NDK_SHARED_ENDPOINT): one local address for many outgoing connections to different destinations."""
+"""Shared endpoint (NDK_SHARED_ENDPOINT): one local address for many outgoing connections to different destinations.
+
+Deviation: TCP keeps an address for about a minute after a connection that this side was the first to end (TIME_WAIT). So
+long a new shared endpoint there, or a connect from there, is a SHARING_VIOLATION, although every holder is closed (R-EP-1).
+"""
 
 import socket
+from errno import EADDRINUSE
+from typing import Final
 
 from softndk.drivers.sockets import reserve
 from softndk.errors import InsufficientResources, error_for, error_from_os
@@ -12,6 +18,8 @@ from softndk.ndk.ports import candidate_ports, no_port_free
 from softndk.status import Status
 
 __all__ = ["SharedEndpoint"]
+
+_HINT: Final = " (by another program, or by TCP itself for a minute after a connection that this side ended)"
 
 
 class SharedEndpoint(NdkObject):
@@ -55,7 +63,8 @@ class SharedEndpoint(NdkObject):
                 return reserve(found), found
             except OSError as error:
                 ENDPOINTS.release(found, self)
-                failure = error_from_os(error, f"{what} {host}:{candidate}")
+                hint = _HINT if error.errno == EADDRINUSE else ""
+                failure = error_from_os(error, f"{what} {host}:{candidate}{hint}")
                 if port or failure.status is not Status.SHARING_VIOLATION:
                     raise failure from None
         raise no_port_free(what)

@@ -24,7 +24,7 @@ from softndk.conformance.model_checks import may_fail_later, receive_refusals, r
 from softndk.conformance.model_closing import Closing
 from softndk.conformance.model_end import ModelEnd
 from softndk.conformance.model_memory import ModelMemory
-from softndk.conformance.model_orders import outcomes
+from softndk.conformance.model_orders import TooManyOrders, outcomes
 from softndk.conformance.model_queues import ModelReceive, ModelSrq, Posted, Sge
 from tests.model.drivers import (
     MAX_SGE,
@@ -120,6 +120,9 @@ class ModelMachine(RuleBasedStateMachine):
         except Unknown:
             self.tally.given_up += 1
             self.renew(self.shape)
+        except TooManyOrders:
+            self.tally.too_many_orders += 1
+            self.start_over()
         self.tally.held += self.holding
         self.tally.waiting_closes += any(
             not close.pending.done() for end in self.ends.values() for close in end.closes.values()
@@ -509,8 +512,10 @@ class ModelMachine(RuleBasedStateMachine):
                 self.close_one(side, name)
                 self.rest()
 
-        self.step("close everything", act)
         end = self.ends[side]
+        self.step("close everything", act)
+        if self.ends[side] is not end:
+            return  # it has begun anew already
         assert all(close.item.closed for close in end.closes.values())
         self.leave_connection()
         end.release()
@@ -626,6 +631,15 @@ class ModelMachine(RuleBasedStateMachine):
             model.ask_to_close(*OF_A_CONNECTION)
             end.compare_closes(model)
             end.make_anew()
+
+    def start_over(self) -> None:
+        """Both ends begin anew: what their memory should be is not known."""
+        self.leave()
+        for side, end in tuple(self.ends.items()):
+            end.close()
+            self.ends[side] = End(side, end.adapter)
+        self.open(self.shape)
+        self.step("connect")
 
     def teardown(self) -> None:
         if self.pair is None:

@@ -18,6 +18,7 @@ class Tally:
         self.held = 0
         self.other_orders = 0
         self.given_up = 0
+        self.too_many_orders = 0
         self.waiting_closes = 0
         self.first_difference = 0
 
@@ -32,6 +33,7 @@ class Tally:
             f"steps that ended with a message held back for an empty SRQ: {self.held}",
             f"steps that ended with a close that waits: {self.waiting_closes}",
             f"connections left because what was held back could no longer be known: {self.given_up}",
+            f"connections left because there were too many orders to look at: {self.too_many_orders}",
             f"steps that went another way than the likeliest, one that the rules allow: {self.other_orders}",
         ]
 

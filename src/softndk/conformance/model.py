@@ -64,6 +64,17 @@ class ModelPair:
             self._lose(end)
         return due
 
+    def hear_of_reset(self, end: ModelEnd) -> bool:
+        """The end, which holds a message back, learns of a reset behind it. The peer's reason is all that still counts."""
+        due = end.state in UP and end.held and any(item.kind == "reset" for item in end.incoming)
+        if due:
+            reason = next((item for item in end.incoming if item.kind == "terminate"), None)
+            end.incoming.clear()
+            if reason is not None:
+                self._take(end, reason)
+            self._lose(end)
+        return due
+
     def act_on_overrun(self, end: ModelEnd) -> bool:
         """R-CQERR-1, -4."""
         due = (end.receive_cq.overrun or end.initiator_cq.overrun) and end.state in UP
@@ -130,7 +141,7 @@ class ModelPair:
     def run(self, end: ModelEnd) -> bool:
         moved = False
         while end.state in UP and not end.fin_sent:
-            head = self._startable(end)
+            head = self.startable(end)
             if end.responses and (end.responses_first or head is None):
                 end.responses_first = False
                 self._respond(end, end.responses.popleft())
@@ -143,10 +154,11 @@ class ModelPair:
             moved = True
         if end.unheard:  # what the peer said before its reset is still read, unless it is held back
             self.deliver(end, len(end.incoming))
+            self.hear_of_reset(end)
             self._lose(end)
         return self._advance_disconnect(end) or moved
 
-    def _startable(self, end: ModelEnd) -> Posted | None:
+    def startable(self, end: ModelEnd) -> Posted | None:
         """R-WR-11: a fence waits for all earlier reads. R-READ-4: the read limit holds up all that follows. An
         invalidation of an FRMR waits for reads that may still write there.
         """

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -234,6 +235,31 @@ def test_a_close_that_expires_says_who_is_still_open(both: Pair) -> None:
     pending = both.a.pd.close()
     with pytest.raises(TimeoutError, match=r"pd1 close: still open: .*qp1 'client-7'") as expired:
         pending.result(0.01)
+    assert not isinstance(expired.value, NdkError)
+
+
+def test_a_wait_that_expires_says_what_is_awaited_and_who_holds_it(both: Pair) -> None:
+    a, b = both
+    listener = b.adapter.listen()
+    third, fourth = loose_end(a.adapter), loose_end(b.adapter)
+    connector = a.adapter.create_connector()
+    connecting = connector.connect(third.qp, listener.local_address)
+    incoming = listener.next_request().result(PATIENCE_S)
+    expect_expiry(connecting, "connect: the peer has not answered, requesting 127.0.0.1:")
+    accepting = incoming.accept(fourth.qp)
+    expect_expiry(accepting, "accept: the peer has not completed the connect, accepting 127.0.0.1:")
+    expect_expiry(listener.next_request(), "next_request: no request has come, listening 127.0.0.1:")
+    expect_expiry(a.cq.next_results(), "cq1 wait: no result has come (waited")
+    expect_expiry(a.connector.disconnected, "connector1 disconnected: no end yet, connected 127.0.0.1:")
+    expect_expiry(a.connector.disconnect(), "connector1 disconnect: the peer has not disconnected, disconnecting 127")
+    connector.close()
+    accepting.exception(PATIENCE_S)
+
+
+def expect_expiry(pending: Pending[Any], text: str) -> None:
+    with pytest.raises(TimeoutError) as expired:
+        pending.result(0.01)
+    assert text in str(expired.value)
     assert not isinstance(expired.value, NdkError)
 
 

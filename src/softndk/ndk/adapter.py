@@ -298,6 +298,7 @@ class Adapter(NdkObject):
             connector = Connector(self._context, self)
             promise: Promise[Connector] = connector._promise(
                 f"{connector._label} connect",
+                holders=connector._awaited,
                 on_cancel=lambda: _give_up(connector),
                 streams=connector._streams,
             )

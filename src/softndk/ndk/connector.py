@@ -42,6 +42,12 @@ DisconnectCallback = Callable[["Connector", Disconnect], object]
 Outcome = Callable[[NdkError | None], None]
 
 _GRACEFUL: Final = 0x40000
+_AWAITED: Final = {
+    State.IDLE: "no TCP connection yet",
+    State.REQUESTING: "the peer has not answered",
+    State.READYING: "the peer has not completed the connect",
+    State.CLOSING: "the peer has not disconnected",
+}
 
 
 class Connector(NdkObject):
@@ -60,7 +66,9 @@ class Connector(NdkObject):
         self._then: Outcome | None = None  # told of its outcome, lock held
         self._data: ConnectionData | None = None
         self._on_disconnect: DisconnectCallback | None = None
-        self._disconnected: Promise[Disconnect] = self._promise(f"{self._label} disconnected", streams=self._streams)
+        self._disconnected: Promise[Disconnect] = self._promise(
+            f"{self._label} disconnected", holders=lambda: f"no end yet, {self._state_text()}", streams=self._streams
+        )
         self._disconnected.forgive()
         self._told_end = False
         self._peer_gave_up = False  # between its answer and this side's
@@ -549,8 +557,15 @@ class Connector(NdkObject):
 
     def _request(self, what: str) -> Pending[None]:
         """Begin a request of this connector; its outcome comes with the core's events."""
-        self._waiting = self._promise(what, streams=self._streams)
+        self._waiting = self._promise(what, holders=self._awaited, streams=self._streams)
         return self._waiting.pending
+
+    def _awaited(self) -> str:
+        """What the request under way waits for, and who holds it, for a wait that expires."""
+        state = State.IDLE if self._core is None else self._core.state
+        if state is State.CLOSING and self._qp is not None and not self._qp._pair.idle:
+            return f"{self._qp._pair.sends_in_use} requests of {self._qp._label} are not finished"
+        return f"{_AWAITED.get(state, 'no outcome yet')}, {self._state_text()}"
 
     def _streams(self) -> tuple[TcpStream, ...]:
         return () if self._stream is None else (self._stream,)

@@ -44,7 +44,12 @@ class Cq(NdkObject):
         self._ring = CompletionRing(depth, self._fire, self._placed, self._delay)
         self._ring.on_overrun.append(self._count_failure)
         self._line: WaitQueue[Result] = WaitQueue(
-            self._runtime, _Source(self), f"{self._label} wait", streams=self._streams, tell=self._tell_outcome
+            self._runtime,
+            _Source(self),
+            f"{self._label} wait",
+            holders=lambda: "no result has come",
+            streams=self._streams,
+            tell=self._tell_outcome,
         )
         if context.strict:
             watch_overlaps(self, "R-CONC-2", "get_results", "arm")

@@ -51,7 +51,11 @@ class Listener(NdkObject):
         self._unanswered: WeakSet[Connector] = WeakSet()  # the above and those claimed, some answered meanwhile
         self._alarm: Alarm | None = None
         self._line: WaitQueue[Connector] = WaitQueue(
-            self._runtime, _Source(self), f"{self._label} next_request", tell=self._tell_outcome
+            self._runtime,
+            _Source(self),
+            f"{self._label} next_request",
+            holders=lambda: f"no request has come, {self._state_text()}",
+            tell=self._tell_outcome,
         )
         self._next: ref[Pending[Connector]] | None = None
 

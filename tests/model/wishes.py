@@ -15,7 +15,7 @@ from softndk.conformance.model_end import ModelEnd, rights_of
 from softndk.conformance.model_memory import ATOMIC, READ, REMOTE, WRITE, Denied
 from softndk.conformance.model_queues import ATOMICS, Kind, Posted, Sge
 from softndk.flags import OpFlag
-from tests.model.drivers import FAST_BASE, LAMS, RIGHTS, SIZE, Shape
+from tests.model.ends import FAST_BASE, LAMS, RIGHTS, SIZE, Shape
 
 PAGES_TO_DEFER = [(0, 0), (1, 1), (0, 0, 0), (1, 0, 1)]
 """Draws that also mean: defer, or do not wait for a receive at the peer's SRQ."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from fuzz.judge import Memory
+from fuzz.numbers import draw_from
 from fuzz.octets import REPLY_KEY, REQUEST_KEY, fpdu, startup_frame, tagged, untagged
 from softndk.config import IwarpConfig
 from softndk.datapath import open_datapath
@@ -59,7 +60,7 @@ class Adapter:
 
     def __init__(self) -> None:
         self.datapath = open_datapath(None)
-        self.datapath.tokens = TokenTable(_draw_from(7))
+        self.datapath.tokens = TokenTable(draw_from(7))
         self.table = self.datapath.tokens
         self.arena = bytearray(_FILL)
         self.pd = ProtectionDomain("pd")
@@ -175,18 +176,6 @@ class Adapter:
     def sge(self, name: str, offset: int, length: int) -> Sge:
         """An SGE over a region, from its start."""
         return Sge(self.memories[name].base + offset, length, self.local(name))
-
-
-def _draw_from(seed: int) -> Callable[[int], int]:
-    """Numbers that look random enough for tokens, and cost little (Knuth's linear congruential generator)."""
-    state = seed
-
-    def draw(limit: int) -> int:
-        nonlocal state
-        state = state * 6364136223846793005 + 1442695040888963407 & (1 << 64) - 1
-        return (state >> 24) % limit
-
-    return draw
 
 
 def _ignore(status: Status) -> None:

@@ -122,7 +122,7 @@ def _hunt(bug: Bug, patience_s: float) -> float | None:
     """Seconds until the fuzzer, beginning with no kept input but its seeds, has found the bug; None: it has not."""
     with tempfile.TemporaryDirectory() as temporary:
         copy = Path(temporary)
-        for name in ("src", "fuzz"):
+        for name in ("src", "fuzz", "scripts"):
             shutil.copytree(
                 ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "corpus", "findings")
             )

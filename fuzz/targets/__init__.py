@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fuzz.targets import capture, framing, inbound, startup, terminate
+from fuzz.targets import adapter, capture, framing, inbound, startup, terminate
 
 __all__ = ["TARGETS", "Target"]
 
@@ -30,6 +30,7 @@ TARGETS: dict[str, Target] = {
         Target("framing", framing.check, framing.OPERATIONS, framing.seeds, 2),
         Target("inbound", inbound.check, inbound.OPERATIONS, inbound.seeds, 8),
         Target("terminate", terminate.check, (), terminate.seeds, 1, 128),
+        Target("adapter", adapter.check, adapter.OPERATIONS, adapter.seeds, 8),
         Target("capture", capture.check, capture.OPERATIONS, capture.seeds, 5, 2500),
     )
 }

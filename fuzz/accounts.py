@@ -1,0 +1,152 @@
+"""Accounts of what a program has asked for: requests that complete once and in order, calls and Pendings that fail only
+as their documentation says.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from typing import Any, TypeVar
+
+from fuzz import documented
+from softndk import Cq, InvalidHandle, NdkError, OpFlag, Pending, Result, Status
+
+__all__ = ["Accounts", "Queue", "Request"]
+
+_T = TypeVar("_T")
+
+
+class Request:
+    """A request that was posted; it is its own context. `member`: what it was posted with, as "Qp.send"."""
+
+    __slots__ = ("completed", "member", "number", "queue", "silent")
+
+    def __init__(self, queue: "Queue", member: str, *, silent: bool) -> None:
+        self.queue = queue
+        self.member = member
+        self.silent = silent
+        self.completed = False
+        self.number = len(queue.posted)
+        queue.posted.append(self)
+
+    def __repr__(self) -> str:
+        return f"{self.member} number {self.number} of {self.queue.name}"
+
+
+class Queue:
+    """Requests of one queue in the order of posting; its results come to `cq`. `shared`: an SRQ's, whose QPs each have an
+    order of their own.
+    """
+
+    def __init__(self, name: str, cq: Cq, *, shared: bool = False) -> None:
+        self.name = name
+        self.cq = cq
+        self.shared = shared
+        self.posted: list[Request] = []
+        self._newest = -1
+
+    def complete(self, request: Request, result: Result) -> None:
+        """Raises AssertionError: not now, or not so."""
+        assert not request.completed, f"{request} has completed twice"
+        request.completed = True
+        status = result.status.name
+        assert status in documented.results(request.member), f"{request} has completed with {status}"
+        if request.silent:
+            assert result.status is not Status.SUCCESS, f"{request} was to be silent"
+        if not self.shared:
+            assert request.number > self._newest, f"{request} has completed out of order"
+            skipped = [other for other in self.posted[self._newest + 1 : request.number] if not other.silent]
+            assert not skipped, f"{request} has completed before {skipped[0]}"
+            self._newest = request.number
+        error = result.error
+        assert (error is None) == (result.status is Status.SUCCESS), f"{request}: {status} is explained by {error!r}"
+
+    def check(self) -> None:
+        """At the end. Raises AssertionError: something has never completed. A CQ that has failed excuses it."""
+        if self.cq.status is Status.SUCCESS and not self.shared:
+            missing = [request for request in self.posted if not (request.completed or request.silent)]
+            assert not missing, f"never completed: {missing}"
+
+
+class Accounts:
+    """All that one program has under way."""
+
+    def __init__(self) -> None:
+        self.queues: list[Queue] = []
+        self.pendings: list[tuple[str, Pending[Any]]] = []
+
+    def queue(self, name: str, cq: Cq, *, shared: bool = False) -> Queue:
+        """Open an account for one more queue."""
+        queue = Queue(name, cq, shared=shared)
+        self.queues.append(queue)
+        return queue
+
+    def call(self, member: str, fn: Callable[[], _T]) -> _T | None:
+        """`fn()`, which calls `member`; None: it was refused. Raises AssertionError: not as its documentation says."""
+        try:
+            return fn()
+        except InvalidHandle:
+            return None  # of an object that is closed, or being closed (R-CLOSE-6)
+        except NdkError as error:
+            kind = type(error).__name__, error.status.name
+            if kind not in documented.failures(member):
+                raise AssertionError(f"{member} raises {kind[0]} ({kind[1]}): {error}") from error
+            return None
+
+    def pend(self, member: str, fn: Callable[[], Pending[Any]]) -> Pending[Any] | None:
+        """The same for a call whose outcome comes later; it is looked at in the end."""
+        pending = self.call(member, fn)
+        if pending is not None:
+            self.pendings.append((member, pending))
+        return pending
+
+    def post(self, queue: Queue, member: str, fn: Callable[..., None], *arguments: Any, **more: Any) -> None:
+        """Post a request, which is refused or will complete."""
+        request = Request(queue, member, silent=bool(more.get("flags", 0) & OpFlag.SILENT_SUCCESS))
+
+        def call() -> bool:
+            fn(*arguments, context=request, **more)
+            return True
+
+        if self.call(member, call) is None:
+            assert queue.posted.pop() is request
+            assert not request.completed, f"{request} was refused and has completed"
+
+    def take(self, results: list[Result]) -> None:
+        """Results of any of the queues."""
+        for result in results:
+            request = result.request_context
+            assert isinstance(request, Request), f"a result of nobody: {result}"
+            request.queue.complete(request, result)
+
+    @property
+    def is_settled(self) -> bool:
+        """Every Pending has its outcome."""
+        return all(pending.done() for _, pending in self.pendings)
+
+    def waiting(self) -> list[str]:
+        """The others, for messages."""
+        return [repr(pending) for _, pending in self.pendings if not pending.done()]
+
+    def check(self) -> None:
+        """At the end. Raises AssertionError: something has no outcome, or one that is not documented."""
+        for queue in self.queues:
+            queue.check()
+        for member, pending in self.pendings:
+            self._check_outcome(member, pending)
+
+    @staticmethod
+    def _check_outcome(member: str, pending: Pending[Any]) -> None:
+        error = pending.exception(0)
+        if error is None or isinstance(error, CancelledError):
+            return
+        assert isinstance(error, NdkError), f"{member} fails with {error!r}"
+        kind = type(error).__name__, error.status.name
+        if kind not in documented.outcomes(member):
+            raise AssertionError(f"{member} fails with {kind[0]} ({kind[1]}): {error}") from error
+
+    def forget(self) -> None:
+        """Nobody asks any more: what has failed is not to be logged."""
+        for _, pending in self.pendings:
+            if pending.done():
+                pending.exception(0)
+        self.pendings.clear()
+        self.queues.clear()

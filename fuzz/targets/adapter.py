@@ -1,0 +1,652 @@
+"""Adapter: a real adapter on real sockets, through its public objects, between hostile peers and a busy program.
+
+An input is one program of both sides. The peers connect (or are connected to), send almost-right streams cut anywhere, FIN
+and RST; the program accepts, rejects, posts, invalidates, closes, waits and looks. Engine and callbacks are stepped by
+hand, time is a number (`fuzz.stepped`), so an input is one order of events. Checked: every request completes once, in
+order, with a documented status; calls and Pendings fail with documented errors only; octets that were sent are counted or
+still in TCP; the good connection beside goes on; and at the end the adapter is as before (`fuzz.world`).
+"""
+
+import fcntl
+import os
+import socket
+import sys
+import termios
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from fuzz import era
+from fuzz import peer as peers
+from fuzz.hostile import Hostile
+from fuzz.peer import IMMEDIATE, MESSAGES, SPOIL, SPOILS
+from fuzz.program import POSTS, READ_LIMITS, Link, Program
+from fuzz.records import Record, head_of, join, records_of
+from fuzz.world import KINDS, World
+from softndk import Connector, InvalidHandle, Listener, Status
+from softndk.drivers.tcp import TcpStream
+
+__all__ = ["OPERATIONS", "check", "seeds"]
+
+DELIVER: Final = 9
+CONNECT: Final = 10
+ANSWER: Final = 11
+DIAL: Final = 12
+START: Final = 13
+COMPLETE: Final = 14
+FIN: Final = 15
+RESET: Final = 16
+DEAF: Final = 17
+SELECT: Final = 18
+TIME: Final = 19
+GOOD: Final = 20
+RECEIVE: Final = 21
+POST: Final = 22
+FLUSH: Final = 23
+DISCONNECT: Final = 24
+CLOSE: Final = 25
+PAUSE: Final = 26
+QUEUE: Final = 27
+MEMORY: Final = 28
+LOOK: Final = 29
+STEP: Final = 30
+LISTEN: Final = 31
+
+OPERATIONS: Final = (
+    *MESSAGES,
+    *[SPOIL] * 5,
+    *[DELIVER] * 5,
+    *[CONNECT] * 3,
+    *[ANSWER] * 3,
+    *[DIAL] * 2,
+    *[COMPLETE] * 2,
+    *[RECEIVE] * 3,
+    *[POST] * 6,
+    *[CLOSE] * 2,
+    *[QUEUE] * 2,
+    *[MEMORY] * 2,
+    *(START, FIN, RESET, DEAF, SELECT, TIME, TIME, GOOD, FLUSH, DISCONNECT, PAUSE, LOOK, STEP, LISTEN),
+)
+
+MAX_LINKS: Final = 5
+MAX_CHUNKS: Final = 96
+"""Of one delivery: long messages octet by octet take long and show nothing that short ones do not."""
+ALL: Final = 1 << 20
+ROUND: Final = 16
+"""Steps of an input between two looks at the good connection."""
+LONGEST_END_S: Final = 10.0
+"""After everything has been closed: the drain limit is the longest that still runs then."""
+_TIMES: Final = (0.006, 0.3, 2.5, 6.0, 11.0, 31.0, 0.05, 1.0)
+_SMALL: Final = 2304
+"""Octets that a socket with a small buffer takes; the system has its own mind about that."""
+
+
+def check(data: bytes) -> None:
+    """Run one input. Raises: AssertionError, or whatever escapes from the code under test."""
+    head = head_of(data)
+    with era.watched():
+        run = _Run(era.world(head[0] % KINDS), head)
+        try:
+            for record in records_of(data):
+                run.do(record)
+            run.finish()
+        except BaseException:
+            run.abandon()
+            raise
+
+
+class _Run:
+    """One input being run."""
+
+    def __init__(self, world: World, head: bytes) -> None:
+        modes = head[1]
+        self.world = world
+        world.begin()
+        self.before = world.adapter.query_statistics()
+        self.program = Program(world, modes)
+        self.accounts = self.program.accounts
+        self.links = self.program.links
+        self.calls_back, self.small, self.raises = bool(modes & 4), bool(modes & 8), bool(modes & 16)
+        self.ending = head[2]
+        self.at = 0
+        self.steps = 0
+        self.retired: list[Hostile] = []
+        """Peers of first attempts, when there was a second."""
+        self.listener: Listener | None = None
+        """One of this input's own, which it may close."""
+        self.door: socket.socket | None = None
+        """Where the peers are connected to."""
+        world.take = self.accounts.take
+
+    # ---- steps
+
+    def do(self, record: Record) -> None:
+        op = record.op
+        self.steps += 1
+        if op <= SPOIL or IMMEDIATE <= op < IMMEDIATE + 3:
+            if self.hostile is not None:
+                self.hostile.peer.do(record)
+        elif op in _STEPS:
+            _STEPS[op](self, record)
+            self.look()
+        if self.steps % ROUND == 0:
+            self.world.good.check()
+
+    @property
+    def link(self) -> Link | None:
+        """The one that most steps are about."""
+        return self.links[self.at] if self.links else None
+
+    @property
+    def hostile(self) -> Hostile | None:
+        return None if self.link is None else self.link.hostile
+
+    @property
+    def connector(self) -> Connector | None:
+        return None if self.link is None else self.link.connector
+
+    def add(self, hostile: Hostile | None) -> Link:
+        link = Link(hostile)
+        self.links.append(link)
+        self.at = len(self.links) - 1
+        return link
+
+    def hostiles(self) -> list[Hostile]:
+        return [*self.retired, *(link.hostile for link in self.links if link.hostile is not None)]
+
+    def select(self, record: Record) -> None:
+        if self.links:
+            self.at = record.flag % len(self.links)
+
+    def go(self) -> None:
+        """Everything that can happen now happens, and the peers take what has come to them."""
+        moved = 1
+        while moved:
+            self.world.go()
+            self.open_door()
+            moved = sum(hostile.read() for hostile in self.hostiles() if hostile.reading)
+        self.claim()
+
+    def look(self) -> None:
+        """Raises AssertionError: something is wrong already."""
+        assert not era.complaints, f"nobody has caught: {era.complaints[0]}"
+        for link in self.links:
+            if link.hostile is not None and link.connector is not None:
+                self.check_octets(link.hostile, link.connector)
+
+    @staticmethod
+    def check_octets(hostile: Hostile, connector: Connector) -> None:
+        """What a peer has sent is counted by the adapter, or still in TCP."""
+        core, stream = connector._core, connector._stream
+        if not hostile.alive or hostile.reset_seen or core is None or stream is None or stream._sock is None:
+            return
+        if stream._send_error is not None or stream.local_address != hostile.other:
+            return
+        for _ in range(1000):  # almost always at once: TCP delivers in the sender's call
+            unread, counted = _unread(stream), core.traffic[2] - hostile.counted
+            if counted + unread == hostile.sent:
+                return
+            os.sched_yield()
+        raise AssertionError(f"{hostile.sent} octets were sent, {counted} are counted, {unread} are unread")
+
+    # ---- the peers
+
+    def connect(self, record: Record) -> None:
+        """A peer connects; `flag`: from where, 4: its Request waits for a DELIVER, from 8 on: of the Request."""
+        if len(self.links) >= MAX_LINKS:
+            return
+        listener = self.listener or self.world.listener
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        if self.small:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL)
+        try:
+            sock.bind((self.source(2 + record.flag % 3), 0))
+            sock.connect(listener.local_address)
+        except OSError:  # nobody listens any more
+            sock.close()
+            return
+        hostile = Hostile(sock, self.program.named, self.program.memories, active=True)
+        self.add(hostile)
+        hostile.make_start(record._replace(flag=record.flag >> 3), strict=not record.flag & 0x80)
+        if not record.flag & 4:
+            self.send(hostile, ALL, ALL, step=True)
+        self.go()
+
+    def source(self, number: int) -> str:
+        """An address of a peer: other ones in each input, so that no pair of ports has to rest."""
+        return f"127.{1 + self.world.runs % 250}.0.{number}"
+
+    def claim(self) -> None:
+        """The requests that listeners hand out become links' connectors."""
+        for listener in (self.world.listener, self.listener):
+            if listener is None or (listener is self.listener and self.calls_back):
+                continue
+            while True:
+                pending = self.accounts.call("Listener.next_request", listener.next_request)
+                if pending is None or not pending.done():
+                    break
+                error = pending.exception(0)
+                if error is not None:
+                    assert isinstance(error, InvalidHandle), f"next_request fails with {error!r}"
+                    break
+                self.own(pending.result(0))
+
+    def own(self, connector: Connector) -> None:
+        """Find out whose request it is."""
+        address = connector.peer_address
+        (link,) = [item for item in self.links if item.hostile is not None and item.hostile.address == address]
+        assert link.connector is None, "two requests of one connection"
+        link.connector = connector
+
+    def on_connect(self, connector: Connector) -> None:
+        self.own(connector)
+        if self.raises:
+            raise era.WantedError
+
+    def start(self, record: Record) -> None:
+        if self.hostile is not None:
+            self.hostile.make_start(record, strict=False)
+
+    def send(self, hostile: Hostile, most: int, chunk: int, *, step: bool) -> None:
+        octets = hostile.take(most)
+        size = max(chunk, len(octets) // MAX_CHUNKS)
+        for at in range(0, len(octets), size):
+            hostile.send(octets[at : at + size])
+            if step:
+                self.world.engine.step()
+
+    def deliver(self, record: Record) -> None:
+        """`x`: octets of a chunk; `flag`: 1: no step between two, 2: not all, 4: nor behind them."""
+        if self.hostile is not None:
+            most = 1 + record.y % 64 if record.flag & 2 else ALL
+            self.send(self.hostile, most, record.x % 600 or ALL, step=not record.flag & 1)
+            if not record.flag & 4:
+                self.go()
+
+    def fin(self, record: Record) -> None:
+        if self.hostile is not None:
+            self.hostile.send_fin()
+            if not record.flag & 1:
+                self.go()
+
+    def reset(self, record: Record) -> None:
+        if self.hostile is not None:
+            self.hostile.reset()
+            if not record.flag & 1:
+                self.go()
+
+    def deaf(self, record: Record) -> None:
+        """The peer reads no more, or again."""
+        if self.hostile is not None:
+            self.hostile.reading = not self.hostile.reading
+            self.go()
+
+    # ---- connections of the program
+
+    def answer(self, record: Record) -> None:
+        """Accept, reject (6), or close without an answer (7); `flag`: 8: and go on at once, from 16 on: receives."""
+        link, connector, way = self.link, self.connector, record.flag % 8
+        if link is None or connector is None:
+            return
+        data = b"answer" * (record.x % 90 if record.x % 3 else 0)
+        if way == 6:
+            self.accounts.call("Connector.reject", lambda: connector.reject(data))
+        elif way == 7:
+            self.program.close(connector, link)
+        elif (qp := self.program.qp(link, record)) is not None:
+            for _ in range(record.flag >> 4):
+                self.program.receive(link, Record(RECEIVE, 0, 0, 0, 64))
+            pending = self.accounts.pend(
+                "Connector.accept",
+                lambda: connector.accept(
+                    qp,
+                    inbound_read_limit=READ_LIMITS[record.y % 5],
+                    outbound_read_limit=READ_LIMITS[record.y // 5 % 5],
+                    private_data=data,
+                    on_disconnect=link.tell_end,
+                ),
+            )
+            if pending is not None:
+                pending.add_done_callback(self.program.count_accept)
+        if not record.flag & 8:
+            self.go()
+
+    def dial(self, record: Record) -> None:
+        """We connect to a peer, or where none is (3); `flag`: 4: in one step, 8: it answers at once, from 16 on: how."""
+        if len(self.links) >= MAX_LINKS:
+            return
+        if self.door is None:
+            self.door = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            self.door.bind((self.source(9), 0))
+            self.door.listen(8)
+            self.door.setblocking(False)
+        target = self.door.getsockname() if record.flag & 3 != 3 else ("127.0.0.1", 1)
+        link = self.add(None)
+        qp = self.program.qp(link, record)
+        if qp is None:
+            return
+        adapter, data = self.world.adapter, b"dial" * (record.x % 120 if record.x % 3 else 0)
+        if record.flag & 4:
+            pending = self.accounts.pend("Adapter.connect", lambda: adapter.connect(qp, target, private_data=data))
+            if pending is not None:
+                pending.add_done_callback(self.program.count_connect)
+                link.connector = qp.connector
+        elif (connector := self.accounts.call("Adapter.create_connector", adapter.create_connector)) is not None:
+            link.connector = connector
+            self.accounts.pend(
+                "Connector.connect",
+                lambda: connector.connect(
+                    qp,
+                    target,
+                    inbound_read_limit=READ_LIMITS[record.y % 5],
+                    outbound_read_limit=READ_LIMITS[record.y // 5 % 5],
+                    private_data=data,
+                ),
+            )
+        self.go()
+        if link.hostile is not None and record.flag & 8:
+            link.hostile.make_start(record._replace(flag=record.flag >> 4, x=0), strict=True)
+            self.send(link.hostile, ALL, ALL, step=True)
+            self.go()
+
+    def open_door(self) -> None:
+        """Whom we have connected to; a second attempt of one connect has another peer."""
+        while self.door is not None:
+            try:
+                sock, address = self.door.accept()
+            except BlockingIOError:
+                return
+            hostile = Hostile(sock, self.program.named, self.program.memories, active=False)
+            link = self.dialled(address)
+            if link is None:  # given up meanwhile
+                self.retired.append(hostile)
+                continue
+            if link.hostile is not None:
+                self.retired.append(link.hostile)
+            assert link.connector is not None
+            assert link.connector._core is not None
+            hostile.counted = link.connector._core.traffic[2]
+            link.hostile = hostile
+
+    def dialled(self, address: tuple[str, int]) -> Link | None:
+        """Whose connector has that local address."""
+        for link in self.links:
+            stream = None if link.connector is None else link.connector._stream
+            if stream is not None and not stream.closed and stream.local_address == address:
+                return link
+        return None
+
+    def complete(self, record: Record) -> None:
+        """Complete the connect, refuse (7), or give it up (6)."""
+        link, connector, way = self.link, self.connector, record.flag % 8
+        if link is None or connector is None:
+            return
+        if way == 7:
+            self.accounts.call("Connector.reject", connector.reject)
+        elif way == 6:
+            link.hostile = self.cut_off(link.hostile)
+            for _, pending in self.accounts.pendings[-1:]:
+                pending.cancel()
+        else:
+            completed = self.accounts.pend(
+                "Connector.complete_connect", lambda: connector.complete_connect(on_disconnect=link.tell_end)
+            )
+            if completed is not None:
+                completed.add_done_callback(self.program.count_connect)
+        if not record.flag & 8:
+            self.go()
+
+    @staticmethod
+    def cut_off(hostile: Hostile | None) -> Hostile | None:
+        if hostile is not None:
+            hostile.cut_off = True
+        return hostile
+
+    def disconnect(self, record: Record) -> None:
+        connector = self.connector
+        if connector is not None:
+            self.accounts.pend("Connector.disconnect", connector.disconnect)
+            self.go()
+
+    def flush(self, record: Record) -> None:
+        if self.link is not None and self.link.qp is not None:
+            self.cut_off(self.hostile)
+            self.accounts.call("Qp.flush", self.link.qp.flush)
+            self.go()
+
+    def close(self, record: Record) -> None:
+        """Close a connector, a QP, the listener, or what else the program has."""
+        link, way = self.link, record.flag % 8
+        if way < 4:
+            if link is not None and way < 2 and link.connector is not None:
+                self.program.close(link.connector, link)
+            elif link is not None and way == 2 and link.qp is not None:
+                self.program.close(link.qp, link)
+            elif way == 3 and self.listener is not None:
+                self.program.close(self.listener)
+        else:
+            self.program.close_some(way - 4)
+        if not record.flag & 8:
+            self.go()
+
+    def listen(self, record: Record) -> None:
+        if self.listener is None:
+            listener = self.world.adapter.create_listener(self.on_connect if self.calls_back else None)
+            self.listener = listener
+            self.accounts.pend("Listener.listen", lambda: listener.listen(("127.0.0.1", 0)))
+            self.go()
+
+    def pause(self, record: Record) -> None:
+        listener, pause = self.listener or self.world.listener, bool(record.flag & 1)
+        self.accounts.call("Listener.control_connect_events", lambda: listener.control_connect_events(pause=pause))
+
+    # ---- the rest of the program
+
+    def receive(self, record: Record) -> None:
+        self.program.receive(self.link, record)
+        if record.flag & 2:
+            self.go()
+
+    def post(self, record: Record) -> None:
+        self.program.post(self.link, record)
+        if not record.flag & 0x80:
+            self.go()
+
+    def use_queue(self, record: Record) -> None:
+        self.program.use_queue(record)
+        if record.flag & 0x10:
+            self.go()
+
+    def use_memory(self, record: Record) -> None:
+        self.program.use_memory(record)
+        self.go()
+
+    def query(self, record: Record) -> None:
+        self.program.look()
+        self.world.check_memory()
+
+    def step(self, record: Record) -> None:
+        for _ in range(1 + record.flag % 4):
+            self.world.engine.step()
+        self.world.runtime.callbacks.run()
+
+    def time(self, record: Record) -> None:
+        for hostile in self.hostiles():
+            hostile.cut_off = True
+        self.world.pass_time(_TIMES[record.flag % len(_TIMES)])
+        self.go()
+
+    def good(self, record: Record) -> None:
+        self.world.good.check()
+
+    # ---- the end
+
+    def finish(self) -> None:
+        """The peers send the rest and end it, or do not; then the program closes everything, and nothing may be left."""
+        way = self.ending % 4
+        for hostile in self.hostiles():
+            if way < 3:
+                self.send(hostile, ALL, ALL, step=True)
+            if way == 1:
+                hostile.send_fin()
+            elif way == 2:
+                hostile.reset()
+        self.go()
+        self.look()
+        self.program.close_all()
+        if self.listener is not None:
+            self.program.close(self.listener)
+        self.world.listener.control_connect_events(pause=False)
+        self.wait_for_the_end()
+        self.shut()
+        self.world.settle()
+        self.check_all()
+
+    def wait_for_the_end(self) -> None:
+        """All that is closed ends within its time limits."""
+        engine, program = self.world.engine, self.program
+        limit = engine.clock + LONGEST_END_S
+        while True:
+            self.go()
+            program.take_all()
+            if self.accounts.is_settled and program.cq is not None and not program.cq.closing:
+                program.close(program.cq)
+                self.go()
+            if self.accounts.is_settled and len(engine.channels) == self.world.channels:
+                return
+            due = engine.next_timer
+            if due is None or due > limit:
+                raise AssertionError(f"no end in sight: {self.accounts.waiting()}, {engine.channels}")
+            engine.clock = max(due, engine.clock)
+
+    def shut(self) -> None:
+        """The peers' sockets are given back."""
+        self.open_door()
+        for hostile in self.hostiles():
+            hostile.read()
+            hostile.check_end()
+            hostile.reset()
+        if self.door is not None:
+            self.door.close()
+        self.program.release()
+
+    def check_all(self) -> None:
+        self.look()
+        self.program.check()
+        self.check_counters()
+        self.world.check_memory()
+        self.world.refill()
+        self.world.good.check()
+        self.world.leave()
+        self.world.check_base()
+
+    def check_counters(self) -> None:
+        now, before, program = self.world.adapter.query_statistics(), self.before, self.program
+        broken = sum(not how.graceful for link in self.links for how in link.ends)
+        assert now.accept - before.accept == program.accepted, "accepted connections"
+        assert now.connect - before.connect == program.connected, "connected connections"
+        assert now.active_connection == before.active_connection, "active connections"
+        assert now.connection_error - before.connection_error >= broken, "broken connections"
+        assert now.connect_failure - before.connect_failure <= len(self.links), "failed start-ups"
+        failed = program.cq is not None and program.cq.status is not Status.SUCCESS
+        assert now.cq_error - before.cq_error == failed, "failed queues"
+
+    def abandon(self) -> None:
+        """After a finding: these adapters are used no more."""
+        for hostile in self.hostiles():
+            hostile.reset()
+        if self.door is not None:
+            self.door.close()
+        self.accounts.forget()
+        era.forget()
+
+
+def _unread(stream: TcpStream) -> int:
+    """Octets that TCP holds for the adapter."""
+    assert stream._sock is not None
+    answer = fcntl.ioctl(stream._sock.fileno(), termios.FIONREAD, bytes(4))
+    return int.from_bytes(answer, sys.byteorder)
+
+
+_STEPS: Final[dict[int, Callable[[_Run, Record], None]]] = {
+    DELIVER: _Run.deliver,
+    CONNECT: _Run.connect,
+    ANSWER: _Run.answer,
+    DIAL: _Run.dial,
+    START: _Run.start,
+    COMPLETE: _Run.complete,
+    FIN: _Run.fin,
+    RESET: _Run.reset,
+    DEAF: _Run.deaf,
+    SELECT: _Run.select,
+    TIME: _Run.time,
+    GOOD: _Run.good,
+    RECEIVE: _Run.receive,
+    POST: _Run.post,
+    FLUSH: _Run.flush,
+    DISCONNECT: _Run.disconnect,
+    CLOSE: _Run.close,
+    PAUSE: _Run.pause,
+    QUEUE: _Run.use_queue,
+    MEMORY: _Run.use_memory,
+    LOOK: _Run.query,
+    STEP: _Run.step,
+    LISTEN: _Run.listen,
+}
+
+
+def seeds() -> Sequence[bytes]:
+    """A right conversation in each role and kind of world, one of each wrong thing, each end, each request of ours."""
+    fourteen = 14 << 8
+    up = [Record(CONNECT), Record(ANSWER, 0x40), Record(peers.WRITE, 0, 8, 0, fourteen), Record(DELIVER)]
+    out = [Record(DIAL, 8), Record(COMPLETE), Record(DELIVER)]
+    send = Record(peers.SEND, 0, 0, 0, fourteen)
+    read = Record(peers.READ, 0, 8, 0, fourteen)
+    response = Record(peers.RESPONSE, 1)
+    terminate = Record(peers.TERMINATE, 2)
+    posts = [Record(POST, kind, 0, 7, 40) for kind in range(len(POSTS))]
+    found = []
+    for kind in range(KINDS):
+        for way in range(4):
+            found.append(join([kind, 0, way], [*up, send, Record(DELIVER, 0, 5), read, Record(DELIVER), *posts[:3]]))
+            found.append(join([kind, 0, way], [*out, send, Record(DELIVER), *posts[:3], response, Record(DELIVER)]))
+        for modes in (1, 2, 3, 4, 8, 12, 20):
+            own = [Record(LISTEN)] if modes & 4 else []
+            found.append(join([kind, modes], [*own, *up, send, send, Record(DELIVER), *posts, Record(DELIVER)]))
+    for spoil in range(SPOILS):
+        for message in (send, read, Record(peers.WRITE, 0, 8, 0, fourteen)):
+            found.append(join([spoil == peers.MARKER], [*up, Record(SPOIL, spoil, 1), message, Record(DELIVER)]))
+    for token in range(9):
+        found.append(join([0], [*up, Record(peers.READ, token, 8, 0, fourteen), Record(DELIVER)]))
+    for post in posts:
+        behind = [post, post, Record(DELIVER), response, terminate]
+        found.append(join([0], [*up, post._replace(flag=post.flag | 0x80), Record(CLOSE), post]))
+        found.append(join([0, 0, 2], [*out, post, Record(RESET), post]))
+        found.append(join([0], [*up, *behind]))
+    for answer in (6, 7, 0x48):
+        found.append(join([0], [Record(CONNECT), Record(ANSWER, answer, 4), Record(FIN)]))
+    for way in range(8):
+        window = [posts[5], posts[4], Record(CLOSE, way), posts[6], send, Record(DELIVER)]
+        found.append(join([0, 6], [Record(LISTEN), *up, *window]))
+    found.append(join([0], [Record(CONNECT, flag) for flag in (0, 1, 2, 4, 5)]))
+    found.append(join([0], [*[Record(CONNECT, 4)] * 4, Record(TIME, 3), Record(GOOD)]))
+    found.append(join([0], [Record(PAUSE, 1), Record(CONNECT), Record(PAUSE), Record(CONNECT), Record(ANSWER)]))
+    found.append(
+        join([2], [Record(DIAL), Record(FIN), Record(DIAL, 4), Record(RESET), Record(START), Record(COMPLETE)])
+    )
+    for flag in (0, 3, 4, 12):
+        found.append(
+            join([0], [Record(DIAL, flag), Record(COMPLETE, 6), Record(DIAL, flag), Record(CLOSE), Record(TIME, 4)])
+        )
+    deaf = [Record(DEAF), *[Record(POST, 0, 0xC0, 0, 40)] * 12]
+    for end in ([Record(TIME, 1), Record(DEAF), Record(TIME, 2)], [Record(DISCONNECT)], [Record(FIN), Record(CLOSE)]):
+        found.append(join([0, 8], [*up, *deaf, *end, Record(TIME, 4)]))
+    for way in range(8):
+        earlier, later = Record(QUEUE, way, 2, 3), Record(QUEUE, way | 16, 4)
+        found.append(join([0, 1], [*up, send, earlier, send, Record(DELIVER), later]))
+        found.append(join([0], [*up, send, earlier, Record(DELIVER, 4), later]))
+    found.append(join([0], [*up, Record(DISCONNECT), Record(FIN), Record(LOOK)]))
+    found.append(join([0], [*up, Record(FIN), Record(DISCONNECT), Record(STEP, 3)]))
+    found.append(join([0], [*up, Record(FLUSH), posts[0], Record(RECEIVE, 0, 0, 0, 9)]))
+    for way in range(4):
+        found.append(join([0], [*up, Record(MEMORY, 2), Record(MEMORY, way), read, Record(DELIVER), Record(SELECT)]))
+    return found

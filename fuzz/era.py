@@ -1,5 +1,6 @@
 """For how long adapters are used: many inputs, behind which nothing of them may live; and who hears what nobody catches."""
 
+import atexit
 import gc
 import logging
 import sys
@@ -11,7 +12,7 @@ from typing import Final
 
 from fuzz.world import KINDS, World
 
-__all__ = ["WantedError", "complaints", "forget", "watched", "world"]
+__all__ = ["WantedError", "complaints", "end", "forget", "watched", "world"]
 
 INPUTS: Final = 1000
 """So many are run before there are new adapters, and a count of everything that lives."""
@@ -50,7 +51,7 @@ class _Era:
         now = _instances()
         del now[_TIMERS]
         grown = {name: count - before[name] for name, count in now.items() if count > before[name] + few}
-        assert not grown, f"after {INPUTS} inputs there are more objects than before, {when}: {grown}"
+        assert not grown, f"after some inputs there are more objects than before, {when}: {grown}"
 
 
 _era: _Era | None = None
@@ -61,8 +62,7 @@ def world(kind: int) -> World:
     global _era
     era = _era
     if era is not None and era.inputs >= INPUTS:
-        _era = None
-        era.check()
+        end()
         era = None
     if era is None:
         era = _era = _Era()
@@ -70,13 +70,24 @@ def world(kind: int) -> World:
     return era.worlds[kind]
 
 
-def forget() -> None:
-    """After a finding: these adapters are used no more."""
+def end() -> None:
+    """Use these adapters no more. Raises AssertionError: they have left something behind."""
     global _era
     era, _era = _era, None
     if era is not None:
-        with suppress(Exception):  # they may be in any state
+        era.check()
+
+
+def forget() -> None:
+    """The same after a finding: they may be in any state."""
+    global _era
+    era, _era = _era, None
+    if era is not None:
+        with suppress(Exception):
             era.close()
+
+
+atexit.register(forget)
 
 
 def _instances() -> Counter[str]:

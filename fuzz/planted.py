@@ -101,6 +101,63 @@ BUGS: Final = (
         "        if right is Right.REMOTE_WRITE and not entry.rights & right:",
         "a region without the right may be read",
     ),
+    Bug(
+        "descriptor",
+        "adapter",
+        "drivers/tcp.py",
+        "        sock, self._sock = self._sock, None\n        if sock is not None:\n            sock.close()\n",
+        "        sock, self._sock = self._sock, None\n        if sock is not None and not self._blocked:\n"
+        "            sock.close()\n        elif sock is not None:\n            sock.detach()\n",
+        "a socket that is closed while it is full stays open",
+    ),
+    Bug(
+        "octet",
+        "adapter",
+        "drivers/tcp.py",
+        "            data = buffer[:count]\n",
+        "            data = buffer[: max(count, 2)]\n",
+        "of a read that gives one octet, two are handed on: the second is another connection's",
+    ),
+    Bug(
+        "loan",
+        "adapter",
+        "drivers/engine.py",
+        "            self._lend(channel)\n            seat.channels.pop(fd, None)\n",
+        "            seat.channels.pop(fd, None)\n",
+        "behind a wait nobody serves the connections that the waiting thread has served",
+    ),
+    Bug(
+        "source",
+        "adapter",
+        "ndk/listener.py",
+        "            listener._handshakes_of[self._source] -= 1\n",
+        "            listener._handshakes_of[self._source] -= self._connector is not None\n",
+        "a start-up that fails counts for ever towards the limit of its address",
+    ),
+    Bug(
+        "active",
+        "adapter",
+        "ndk/connector.py",
+        "        if self._counted and core.is_over:\n",
+        "        if self._counted and core.is_over and not self._closing:\n",
+        "a connection that the program closes counts as active for ever",
+    ),
+    Bug(
+        "end",
+        "adapter",
+        "ndk/connector.py",
+        "        if self._told_end:\n            return\n        self._told_end = True\n",
+        "        if self._told_end and how.graceful:\n            return\n        self._told_end = True\n",
+        "a reset behind a graceful end is told as a second end",
+    ),
+    Bug(
+        "pending",
+        "adapter",
+        "ndk/listener.py",
+        "        if len(self._unanswered) >= limit and self._waiting_from(stream) >= limit:\n",
+        "        if len(self._unanswered) > limit and self._waiting_from(stream) >= limit:\n",
+        "one address may have one more request waiting than the limit",
+    ),
 )
 
 

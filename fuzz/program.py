@@ -288,6 +288,8 @@ class Program:
         item = (self._window, self._fast, self.srq, self.cq)[which]
         if item is not None:
             self.close(item)
+            for queue in self.accounts.queues:
+                queue.unread |= queue.cq is item
 
     def close_all(self) -> None:
         """Everything but the queue that takes the last results."""

@@ -5,7 +5,9 @@ the bad ones. `Base` is what the adapter holds and has counted: after each input
 """
 
 import os
+import socket
 import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -14,10 +16,12 @@ from fuzz.numbers import draw_from
 from fuzz.stepped import open_stepped
 from softndk import (
     IwarpConfig,
+    Listener,
     LocalToken,
     Mdl,
     Mr,
     MrFlag,
+    ObjectType,
     OperationType,
     RemoteToken,
     Result,
@@ -28,7 +32,7 @@ from softndk.memory.tokens import TokenTable
 from softndk.ndk.endpoints import ENDPOINTS
 from softndk.ndk.object import NdkObject
 
-__all__ = ["ARENA", "SECRET", "World"]
+__all__ = ["ARENA", "KINDS", "SECRET", "SMALL", "World", "make_small"]
 
 ARENA: Final = 8192
 SECRET: Final = b"\xe7secret!"
@@ -46,6 +50,8 @@ _REGIONS: Final = (  # name, place in the arena, octets, rights
     ("top", 6400, 256, _READ | _WRITE),
 )
 TOP: Final = 1 << 64
+SMALL: Final = 4608
+"""Octets that a socket with a small buffer takes; the system has its own mind about that."""
 _HIDDEN: Final = ("writable", "secret", "inbox", "sink")
 """Regions whose octets no peer may see."""
 _PATIENCE: Final = 3000
@@ -99,6 +105,7 @@ class World:
         self.named += [self.regions["main"].local_token, self.regions["inbox"].local_token, 0]
         self.big = self.pd.register_mr(Mdl(bytes(65536), address=1 << 32))
         self.listener = self.adapter.listen()
+        make_small(self.listener)
         self.good = Good(self)
         self.take: Callable[[list[Result]], None] = _nothing_else
         self.refill()
@@ -149,6 +156,20 @@ class World:
             elif name == "secret":
                 self._check_secret(place, place + length, name)
             at = place + length
+
+    def check_limits(self, listener: Listener) -> None:
+        """Raises AssertionError: more is kept of peers than the settings allow."""
+        config, context = self.config, self.adapter._context
+        waiting = Counter(item._source_host for item in listener._unanswered if item._unanswered)
+        starting = listener._handshakes_of
+        for what, count, limit in (
+            ("requests", waiting.total(), config.max_pending_requests),
+            ("requests of one address", max(waiting.values(), default=0), config.max_pending_requests_per_address),
+            ("start-ups", len(listener._handshakes), config.max_handshakes),
+            ("start-ups of one address", max(starting.values(), default=0), config.max_handshakes_per_address),
+            ("connectors", context._open.get(ObjectType.CONNECTOR, 0), config.max_connector_count),
+        ):
+            assert count <= limit, f"{count} {what} wait, limit {limit}"
 
     def _check_secret(self, start: int, end: int, what: str) -> None:
         assert self.arena[start:end] == (SECRET * (ARENA // len(SECRET)))[start:end], f"{what} was written"
@@ -221,6 +242,13 @@ class World:
         self.adapter._runtime.engine.stop()
         for _ in range(3):
             self.engine.step()
+
+
+def make_small(listener: Listener) -> None:
+    """What it accepts has small buffers to send: a peer that does not read is soon felt."""
+    for channel in listener._sockets:
+        assert channel._sock is not None
+        channel._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL)
 
 
 class Good:

@@ -21,9 +21,8 @@ from fuzz.hostile import Hostile
 from fuzz.peer import IMMEDIATE, MESSAGES, SPOIL, SPOILS
 from fuzz.program import POSTS, READ_LIMITS, Link, Program
 from fuzz.records import Record, head_of, join, records_of
-from fuzz.world import KINDS, World
+from fuzz.world import KINDS, SMALL, World, make_small
 from softndk import Connector, InvalidHandle, Listener, Status
-from softndk.drivers.tcp import TcpStream
 
 __all__ = ["OPERATIONS", "check", "seeds"]
 
@@ -76,8 +75,8 @@ ROUND: Final = 16
 LONGEST_END_S: Final = 10.0
 """After everything has been closed: the drain limit is the longest that still runs then."""
 _TIMES: Final = (0.006, 0.3, 2.5, 6.0, 11.0, 31.0, 0.05, 1.0)
-_SMALL: Final = 2304
-"""Octets that a socket with a small buffer takes; the system has its own mind about that."""
+SIOCOUTQNSD: Final = 0x894B
+"""Linux: how many octets TCP has taken and not sent."""
 
 
 def check(data: bytes) -> None:
@@ -172,6 +171,9 @@ class _Run:
         for link in self.links:
             if link.hostile is not None and link.connector is not None:
                 self.check_octets(link.hostile, link.connector)
+        for listener in (self.world.listener, self.listener):
+            if listener is not None:
+                self.world.check_limits(listener)
 
     @staticmethod
     def check_octets(hostile: Hostile, connector: Connector) -> None:
@@ -181,12 +183,13 @@ class _Run:
             return
         if stream._send_error is not None or stream.local_address != hostile.other:
             return
+        counted = core.traffic[2] - hostile.counted
         for _ in range(1000):  # almost always at once: TCP delivers in the sender's call
-            unread, counted = _unread(stream), core.traffic[2] - hostile.counted
-            if counted + unread == hostile.sent:
+            in_tcp = _amount(hostile.sock, SIOCOUTQNSD) + _amount(stream._sock, termios.FIONREAD)
+            if counted + in_tcp == hostile.sent:
                 return
             os.sched_yield()
-        raise AssertionError(f"{hostile.sent} octets were sent, {counted} are counted, {unread} are unread")
+        raise AssertionError(f"{hostile.sent} octets were sent, {counted} are counted, {in_tcp} are in TCP")
 
     # ---- the peers
 
@@ -197,7 +200,7 @@ class _Run:
         listener = self.listener or self.world.listener
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         if self.small:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL // 2)
         try:
             sock.bind((self.source(2 + record.flag % 3), 0))
             sock.connect(listener.local_address)
@@ -433,6 +436,7 @@ class _Run:
             listener = self.world.adapter.create_listener(self.on_connect if self.calls_back else None)
             self.listener = listener
             self.accounts.pend("Listener.listen", lambda: listener.listen(("127.0.0.1", 0)))
+            make_small(listener)
             self.go()
 
     def pause(self, record: Record) -> None:
@@ -560,11 +564,9 @@ class _Run:
         era.forget()
 
 
-def _unread(stream: TcpStream) -> int:
-    """Octets that TCP holds for the adapter."""
-    assert stream._sock is not None
-    answer = fcntl.ioctl(stream._sock.fileno(), termios.FIONREAD, bytes(4))
-    return int.from_bytes(answer, sys.byteorder)
+def _amount(sock: socket.socket, question: int) -> int:
+    """What TCP says to that question."""
+    return int.from_bytes(fcntl.ioctl(sock.fileno(), question, bytes(4)), sys.byteorder)
 
 
 _STEPS: Final[dict[int, Callable[[_Run, Record], None]]] = {
@@ -644,6 +646,8 @@ def seeds() -> Sequence[bytes]:
         earlier, later = Record(QUEUE, way, 2, 3), Record(QUEUE, way | 16, 4)
         found.append(join([0, 1], [*up, send, earlier, send, Record(DELIVER), later]))
         found.append(join([0], [*up, send, earlier, Record(DELIVER, 4), later]))
+    found.append(join([0], [*up, Record(FIN), posts[1], Record(RESET), Record(TIME, 2)]))
+    found.append(join([0], [*[Record(CONNECT, flag) for flag in (0, 0, 1, 1, 0)], Record(LOOK)]))
     found.append(join([0], [*up, Record(DISCONNECT), Record(FIN), Record(LOOK)]))
     found.append(join([0], [*up, Record(FIN), Record(DISCONNECT), Record(STEP, 3)]))
     found.append(join([0], [*up, Record(FLUSH), posts[0], Record(RECEIVE, 0, 0, 0, 9)]))

@@ -60,7 +60,7 @@ model: $(READY) ## compare two ends with the model of NDKPI's rules, in memory a
 	$(RUN) pytest $(ARGS) tests/model
 	$(RUN) tests.model.machine --minutes $(MINUTES)
 
-fuzz: $(READY) ## throw octets at the protocol core, guided by its coverage, for SECONDS=60 or MINUTES; see docs/howto/fuzz.md
+fuzz: $(READY) ## throw octets at the protocol core and at an adapter, guided by coverage, for SECONDS=60 or MINUTES; see docs/howto/fuzz.md
 	$(RUN) pip install --quiet --editable '.[fuzz]'
 	$(RUN) fuzz run $(if $(filter file,$(origin MINUTES)),--seconds $(SECONDS),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 

@@ -27,7 +27,9 @@ from softndk import (
     Pending,
     Qp,
     RemoteToken,
+    SharedEndpoint,
     Srq,
+    Status,
 )
 
 __all__ = ["POSTS", "READ_LIMITS", "Link", "Program"]
@@ -88,13 +90,16 @@ class Program:
         self.links: list[Link] = []
         self.memories: dict[int, Memory] = dict(world.memories)
         self.named = list(world.named)
-        self.cq: Cq | None = world.adapter.create_cq(4) if modes & 1 else None
+        self.cq: Cq | None = world.adapter.create_cq(4, self._note) if modes & 1 else None
         self.srq: Srq | None = world.pd.create_srq(8, notify_threshold=3) if modes & 2 else None
         self._shared = None if self.srq is None else self.accounts.queue("srq", world.receive_cq, shared=True)
         self._fast: Mr | None = None
         self._window: Mw | None = None
         self._short: Mr | None = None
         self._pages: LogicalAddressMapping | None = None
+        self._endpoint: SharedEndpoint | None = None
+        self._arms = 0
+        self._told = 0
         self.accepted = 0
         self.connected = 0
 
@@ -125,6 +130,15 @@ class Program:
             link.receives = self.accounts.queue(f"{name}, receives", receive_cq)
         link.initiator = self.accounts.queue(f"{name}, requests", initiator_cq)
         return link.qp
+
+    def endpoint(self) -> SharedEndpoint | None:
+        """A local address that several connections share, made when first needed. None: there is no port for it."""
+        if self._endpoint is None:
+            adapter = self.world.adapter
+            self._endpoint = self.accounts.call(
+                "Adapter.create_shared_endpoint", lambda: adapter.create_shared_endpoint(("127.0.0.1", 0))
+            )
+        return self._endpoint
 
     def count_accept(self, pending: Pending[None]) -> None:
         """A done callback."""
@@ -248,6 +262,7 @@ class Program:
         if way < 2:
             accounts.take(accounts.call("Cq.get_results", lambda: cq.get_results(x % 5 or None)) or [])
         elif way == 2:
+            self._arms += cq is self.cq
             accounts.call("Cq.arm", lambda: cq.arm(_KINDS[x % 3]))
         elif way < 5:
             with suppress(TimeoutError):
@@ -260,6 +275,9 @@ class Program:
         elif self.srq is not None:
             srq = self.srq
             accounts.pend("Srq.modify", lambda: srq.modify(x % 12, record.y % 5))
+
+    def _note(self, cq: Cq, status: Status) -> None:
+        self._told += 1
 
     def look(self) -> None:
         """Every query and every repr."""
@@ -299,7 +317,7 @@ class Program:
         for link in self.links:
             if link.qp is not None:
                 self.close(link.qp, link)
-        for item in (self.srq, self._window, self._fast, self._short):
+        for item in (self.srq, self._window, self._fast, self._short, self._endpoint):
             if item is not None:
                 self.close(item)
 
@@ -317,6 +335,7 @@ class Program:
     def check(self) -> None:
         """Raises AssertionError: something has not ended, or not as it should."""
         self.accounts.check()
+        assert self._told <= self._arms, f"a queue that was armed {self._arms} times has told {self._told} times"
         for link in self.links:
             assert len(link.ends) <= 1, f"an end that is told {len(link.ends)} times"
             for how in link.ends:

@@ -185,7 +185,10 @@ class _Run:
             return
         counted = core.traffic[2] - hostile.counted
         for _ in range(1000):  # almost always at once: TCP delivers in the sender's call
-            in_tcp = _amount(hostile.sock, SIOCOUTQNSD) + _amount(stream._sock, termios.FIONREAD)
+            try:
+                in_tcp = _amount(hostile.sock, SIOCOUTQNSD) + _amount(stream._sock, termios.FIONREAD)
+            except OSError:
+                return
             if counted + in_tcp == hostile.sent:
                 return
             os.sched_yield()
@@ -314,7 +317,10 @@ class _Run:
             self.go()
 
     def dial(self, record: Record) -> None:
-        """We connect to a peer, or where none is (3); `flag`: 4: in one step, 8: it answers at once, from 16 on: how."""
+        """We connect to a peer, from a shared endpoint (2), or where none is (3).
+
+        `flag`: 4: in one step, 8: it answers at once, from 16 on: how.
+        """
         if len(self.links) >= MAX_LINKS:
             return
         if self.door is None:
@@ -335,16 +341,26 @@ class _Run:
                 link.connector = qp.connector
         elif (connector := self.accounts.call("Adapter.create_connector", adapter.create_connector)) is not None:
             link.connector = connector
-            self.accounts.pend(
-                "Connector.connect",
-                lambda: connector.connect(
-                    qp,
-                    target,
-                    inbound_read_limit=READ_LIMITS[record.y % 5],
-                    outbound_read_limit=READ_LIMITS[record.y // 5 % 5],
-                    private_data=data,
-                ),
-            )
+            inbound, outbound = READ_LIMITS[record.y % 5], READ_LIMITS[record.y // 5 % 5]
+            if record.flag & 3 == 2 and (endpoint := self.program.endpoint()) is not None:
+                self.accounts.pend(
+                    "Connector.connect_with_shared_endpoint",
+                    lambda: connector.connect_with_shared_endpoint(
+                        qp,
+                        endpoint,
+                        target,
+                        inbound_read_limit=inbound,
+                        outbound_read_limit=outbound,
+                        private_data=data,
+                    ),
+                )
+            else:
+                self.accounts.pend(
+                    "Connector.connect",
+                    lambda: connector.connect(
+                        qp, target, inbound_read_limit=inbound, outbound_read_limit=outbound, private_data=data
+                    ),
+                )
         self.go()
         if link.hostile is not None and record.flag & 8:
             link.hostile.make_start(record._replace(flag=record.flag >> 4, x=0), strict=True)
@@ -565,8 +581,9 @@ class _Run:
 
 
 def _amount(sock: socket.socket, question: int) -> int:
-    """What TCP says to that question."""
-    return int.from_bytes(fcntl.ioctl(sock.fileno(), question, bytes(4)), sys.byteorder)
+    """What TCP says to that question. Raises OSError: this system does not know it."""
+    answer = fcntl.ioctl(sock.fileno(), question, bytes(4))
+    return int.from_bytes(answer, sys.byteorder)
 
 
 _STEPS: Final[dict[int, Callable[[_Run, Record], None]]] = {
@@ -635,7 +652,7 @@ def seeds() -> Sequence[bytes]:
     found.append(
         join([2], [Record(DIAL), Record(FIN), Record(DIAL, 4), Record(RESET), Record(START), Record(COMPLETE)])
     )
-    for flag in (0, 3, 4, 12):
+    for flag in (0, 2, 3, 4, 10, 12):
         found.append(
             join([0], [Record(DIAL, flag), Record(COMPLETE, 6), Record(DIAL, flag), Record(CLOSE), Record(TIME, 4)])
         )

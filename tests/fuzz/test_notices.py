@@ -6,13 +6,19 @@ from typing import Any
 import pytest
 
 from fuzz.targets import TARGETS
-from softndk.errors import Aborted
+from softndk.drivers.engine import Engine
+from softndk.drivers.tcp import TcpStream
+from softndk.errors import Aborted, InternalError
 from softndk.iwarp import faults, framing, negotiation
 from softndk.iwarp.connection import Connection
+from softndk.iwarp.events import Finish
 from softndk.iwarp.faults import Cause
 from softndk.memory.access import Denial, MemoryAccess
 from softndk.memory.regions import FastRegion
 from softndk.memory.tokens import TokenEntry
+from softndk.ndk.connector import Connector
+from softndk.ndk.listener import Listener, _Handshake
+from softndk.ndk.object import NdkObject
 from softndk.queues.pair import QueuePair
 from softndk.trace import decode
 from softndk.wire import rdmap
@@ -99,6 +105,61 @@ def frames_are_lost(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(decode._Side, "_units", fewer)
 
 
+def sockets_stay_open(patch: pytest.MonkeyPatch) -> None:
+    """Those whose peer has gone before its start-up was complete."""
+    close = TcpStream._close
+
+    def closed(stream: TcpStream) -> None:
+        if stream._eof and stream.core.finish() is Finish.CLOSE and stream._sock is not None:
+            stream._engine.remove(stream)
+            stream._sock.detach()
+            stream._sock = None
+        close(stream)
+
+    patch.setattr(TcpStream, "_close", closed)
+
+
+def loans_are_kept(patch: pytest.MonkeyPatch) -> None:
+    """What a waiting thread has served nobody serves again, but whoever polls."""
+    patch.setattr(Engine, "_end_loan", lambda engine, channel: engine._loans.pop(channel))
+
+
+def one_failure_is_everybodys(patch: pytest.MonkeyPatch) -> None:
+    lost = TcpStream._lost
+
+    def all_lost(stream: TcpStream, error: OSError) -> None:
+        lost(stream, error)
+        stream._engine._fail_all("one of them has failed")
+
+    patch.setattr(TcpStream, "_lost", all_lost)
+
+
+def start_ups_count_for_ever(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(_Handshake, "_forget", lambda handshake: None)
+
+
+def an_undocumented_error(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Connector, "_not_answered", lambda connector, what: InternalError(f"{what}: nothing to complete"))
+
+
+def a_result_too_many(patch: pytest.MonkeyPatch) -> None:
+    once = QueuePair._flush_receives
+
+    def twice(pair: QueuePair) -> None:
+        pair.receives.extend(list(pair.receives)[:1])
+        once(pair)
+
+    patch.setattr(QueuePair, "_flush_receives", twice)
+
+
+def an_end_is_missing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(NdkObject, "_idle_again", lambda item: None)
+
+
+def too_many_wait(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Listener, "_is_full_for", lambda listener, stream: False)
+
+
 BROKEN = [
     ("framing", no_crc),
     ("inbound", wide_bounds),
@@ -109,6 +170,14 @@ BROKEN = [
     ("inbound", the_neighbour_is_hit),
     ("inbound", no_end),
     ("startup", ord_as_wished),
+    ("adapter", sockets_stay_open),
+    ("adapter", loans_are_kept),
+    ("adapter", one_failure_is_everybodys),
+    ("adapter", start_ups_count_for_ever),
+    ("adapter", an_undocumented_error),
+    ("adapter", a_result_too_many),
+    ("adapter", an_end_is_missing),
+    ("adapter", too_many_wait),
     ("capture", frames_are_lost),
 ]
 

@@ -96,8 +96,9 @@ def _instances() -> Counter[str]:
     kinds = Counter(type(item) for item in gc.get_objects())
     found: Counter[str] = Counter()
     for kind, count in kinds.items():
-        if kind.__module__.startswith("softndk.") and not issubclass(kind, Enum):
-            found[f"{kind.__module__}.{kind.__qualname__}"] += count
+        module = str(kind.__module__)  # of some classes it is not even a str
+        if module.startswith("softndk.") and not issubclass(kind, Enum):
+            found[f"{module}.{kind.__qualname__}"] += count
     return found
 
 

@@ -664,6 +664,12 @@ def seeds() -> Sequence[bytes]:
         found.append(join([0, 1], [*up, send, earlier, send, Record(DELIVER), later]))
         found.append(join([0], [*up, send, earlier, Record(DELIVER, 4), later]))
     found.append(join([0], [*up, Record(FIN), posts[1], Record(RESET), Record(TIME, 2)]))
+    for kind, modes in ((1, 0), (0, 2)):  # a message that waits for a receive, and what is behind it when TCP is lost
+        waiting = [Record(CONNECT), Record(ANSWER), *up[2:], send, Record(DELIVER), terminate, Record(DELIVER)]
+        found.append(join([kind, modes], [*waiting, Record(RESET), Record(TIME, 1)]))
+        found.append(join([kind, modes], [*waiting, Record(RECEIVE, 2, 0, 0, 64), Record(TIME, 3)]))
+    for last in ([terminate, Record(DELIVER, 4)], [send, Record(DELIVER, 4), Record(FIN, 1)], []):
+        found.append(join([0], [*up, *last, Record(RESET, 1), posts[0], posts[1], Record(TIME, 1)]))
     found.append(join([0], [*[Record(CONNECT, flag) for flag in (0, 0, 1, 1, 0)], Record(LOOK)]))
     found.append(join([0], [*up, Record(DISCONNECT), Record(FIN), Record(LOOK)]))
     found.append(join([0], [*up, Record(FIN), Record(DISCONNECT), Record(STEP, 3)]))

@@ -14,8 +14,9 @@ from fuzz.octets import REPLY_KEY, REQUEST_KEY, fpdu, startup_frame, tagged, unt
 from softndk.config import IwarpConfig
 from softndk.datapath import open_datapath
 from softndk.flags import CqNotify, LocalToken
-from softndk.iwarp.connection import READ_MOST, Connection
+from softndk.iwarp.connection import Connection
 from softndk.iwarp.events import Event, Finish
+from softndk.iwarp.flow import READ_MOST
 from softndk.iwarp.negotiation import Initiator
 from softndk.iwarp.stream import Stream, StreamParameters
 from softndk.memory.access import MemoryAccess

@@ -72,9 +72,9 @@ BUGS: Final = (
     Bug(
         "terminate",
         "inbound",
-        "iwarp/connection.py",
-        "        stream.stop()\n        self._out.clear()\n        self._end_stream(error)\n",
-        "        self._out.add(stream.terminate(message))\n        self._end_stream(error)\n",
+        "iwarp/ending.py",
+        "        stream.stop()\n        here.out.clear()\n        self._end_stream(error)\n",
+        "        here.out.add(stream.terminate(message))\n        self._end_stream(error)\n",
         "a Terminate is answered with a Terminate",
     ),
     Bug(

@@ -348,23 +348,23 @@ MUTANTS: Final = (
     ),
     Mutant(
         "R-LIM-5",
-        "iwarp/connection.py",
+        "iwarp/startup.py",
         "            ird = min(ird, request.peer_ord)\n",
         "            pass\n",
         "the passive side is told the adapter's limit",
     ),
     Mutant(
         "R-REJECT-1",
-        "iwarp/connection.py",
-        "self._out.add_startup(self._responder.reject(private_data))",
-        'self._out.add_startup(self._responder.reject(b""))',
+        "iwarp/startup.py",
+        "here.out.add_startup(self._responder.reject(private_data))",
+        'here.out.add_startup(self._responder.reject(b""))',
         "the private data of a rejection is lost",
     ),
     Mutant(
         "R-DISC-2",
-        "iwarp/connection.py",
-        "        if self._local_fin and self._peer_fin:\n",
-        "        if self._local_fin:\n",
+        "iwarp/ending.py",
+        "        if here.local_fin and here.peer_fin:\n",
+        "        if here.local_fin:\n",
         "a disconnect does not wait for the peer's",
     ),
     Mutant(
@@ -377,9 +377,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "R-FLUSH-6",
-        "iwarp/connection.py",
-        "            self._events.append(events.PeerDisconnected())",
-        '            self._flush(Aborted("peer"))\n            self._events.append(events.PeerDisconnected())',
+        "iwarp/ending.py",
+        "            here.tell(events.PeerDisconnected())",
+        '            self._flush(Aborted("peer"))\n            here.tell(events.PeerDisconnected())',
         "the peer's notice flushes",
     ),
     Mutant(

@@ -187,7 +187,7 @@ class _Run:
         if waiting:
             self.judge(before)
         self.pump()
-        early = len(self.end.core._early)
+        early = len(self.end.core._startup.early)
         assert early <= EARLY_LIMIT + 65536, f"{early} octets are kept before the program has answered"
 
     def judge(self, before: int) -> None:

@@ -131,7 +131,7 @@ def test_a_peer_that_never_reads_holds_a_send_buffer_and_blocks_only_itself(unra
             for _ in range(64):
                 talk(a, b)
             with b.adapter._lock:
-                assert 0 < sum(part.nbytes for part in core._out) <= config.send_buffer + 65536 + 32
+                assert 0 < sum(part.nbytes for part in core._standing.out) <= config.send_buffer + 65536 + 32
 
 
 def peer_name(peer: Peer) -> tuple[str, int]:
@@ -197,7 +197,7 @@ def test_a_length_that_is_only_promised_takes_no_memory() -> None:
     with raw_initiator(receives=1) as (peer, end):
         peer.send(b"\xff\xff")
         until(lambda: end.connector._core is not None and end.connector._core.next_timeout() is not None)
-        stream: Any = end.connector._core and end.connector._core._stream
+        stream: Any = end.connector._core and end.connector._core._standing.stream
         assert stream._deframer.buffered == 2
         assert len(stream._deframer._carry) == 2
 

@@ -10,9 +10,11 @@ from softndk.drivers.engine import Engine
 from softndk.drivers.tcp import TcpStream
 from softndk.errors import Aborted, InternalError
 from softndk.iwarp import faults, framing, negotiation
-from softndk.iwarp.connection import Connection
+from softndk.iwarp.connection import Connection, StreamOpener
+from softndk.iwarp.ending import Ending
 from softndk.iwarp.events import Finish
 from softndk.iwarp.faults import Cause
+from softndk.iwarp.time_limits import TimeLimits
 from softndk.memory.access import Denial, MemoryAccess
 from softndk.memory.regions import FastRegion
 from softndk.memory.tokens import TokenEntry
@@ -71,25 +73,25 @@ def tokens_live_on(patch: pytest.MonkeyPatch) -> None:
 
 def the_neighbour_is_hit(patch: pytest.MonkeyPatch) -> None:
     """A fault of one connection flushes both."""
-    cores: list[Connection] = []
-    made, failed = Connection.bind, Connection._fail
+    pairs: list[QueuePair] = []
+    made, failed = Connection.bind, Ending.fail
 
-    def bind(core: Connection, *values: Any) -> None:
-        cores.append(core)
-        made(core, *values)
+    def bind(core: Connection, pair: QueuePair, open_stream: StreamOpener) -> None:
+        pairs.append(pair)
+        made(core, pair, open_stream)
 
-    def fail(core: Connection, fault: faults.ProtocolFault) -> None:
-        failed(core, fault)
-        for other in cores[-2:]:
-            other._flush(Aborted("all of them"))
+    def fail(ending: Ending, fault: faults.ProtocolFault) -> None:
+        failed(ending, fault)
+        for other in pairs[-2:]:
+            other.flush(Aborted("all of them"))
 
     patch.setattr(Connection, "bind", bind)
-    patch.setattr(Connection, "_fail", fail)
+    patch.setattr(Ending, "fail", fail)
 
 
 def no_end(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Connection, "_finish_draining", lambda core: None)
-    patch.setattr(Connection, "_expire", lambda core, name: None)
+    patch.setattr(Ending, "finish_draining", lambda ending: None)
+    patch.setattr(TimeLimits, "take_expired", lambda limits: None)
 
 
 def ord_as_wished(patch: pytest.MonkeyPatch) -> None:

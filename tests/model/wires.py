@@ -291,7 +291,7 @@ class SocketWire(_Adapters):
         assert one._core is not None
         assert two._core is not None
         with sender.adapter._lock:
-            if one._core._out and not one._stream.closed:
+            if one._core._standing.out and not one._stream.closed:
                 return False
             sent, ended = one._core.traffic[3], one._stream.closed or one._stream._fin_sent
             reset = one._stream.closed and one._core.finish() is Finish.RESET

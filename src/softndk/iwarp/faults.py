@@ -15,6 +15,9 @@ from softndk.wire import ddp, rdmap
 from softndk.wire.terminate import Terminate, describe
 
 __all__ = [
+    "CLOSED_EARLY",
+    "GRACEFUL",
+    "MALFORMED_STARTUP",
     "Cause",
     "ProtocolFault",
     "atomic_cause",
@@ -28,6 +31,12 @@ __all__ = [
     "terminate_for",
     "write_cause",
 ]
+
+GRACEFUL: Final = 0x40000
+"""Provider code of what ends with a connection that nobody has broken."""
+CLOSED_EARLY: Final = 0x22001
+MALFORMED_STARTUP: Final = 0x22004
+"""Provider codes of MPA's own errors (RFC 5044 8) that no Terminate can carry any more, or yet."""
 
 
 class Echo(Enum):

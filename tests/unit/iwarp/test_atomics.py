@@ -457,7 +457,7 @@ class TestRequester:
 
     def test_message_numbers_of_the_answers_wrap(self) -> None:
         requester = Requester()
-        stream = requester.side.core._stream
+        stream = requester.side.core._standing.stream
         stream._inbound._atomic_response_msn = 0xFFFFFFFF  # type: ignore[union-attr]
         for _ in range(2):
             requester.add("A")

@@ -5,8 +5,8 @@ import errno
 import pytest
 
 from softndk.config import IwarpConfig
-from softndk.iwarp.connection import FRAMES_PER_READ, READ_FIRST, READ_MOST
 from softndk.iwarp.events import Finish
+from softndk.iwarp.flow import FRAMES_PER_READ, READ_FIRST, READ_MOST
 from softndk.iwarp.qp_state import State
 from softndk.status import Status
 from softndk.wire.rdmap import Opcode
@@ -291,7 +291,7 @@ class TestMemory:
         def consume(*_: object, **__: object) -> None:
             raise MemoryError
 
-        monkeypatch.setattr(peer.side.core._stream, "consume", consume)
+        monkeypatch.setattr(peer.side.core._standing.stream, "consume", consume)
         peer.send(untagged(Opcode.SEND, 1, b"x"))
         error = end_of(peer.side)
         assert (error.status, error.provider_error_code) == (Status.CONNECTION_ABORTED, 0x20000)
@@ -308,7 +308,7 @@ class TestMemory:
         def produce(limit: int) -> None:
             raise MemoryError
 
-        monkeypatch.setattr(core._stream, "produce", produce)
+        monkeypatch.setattr(core._standing.stream, "produce", produce)
         peer.pump()
         assert end_of(peer.side).provider_error_code == 0x20000
         (ulpdu,) = peer.take()

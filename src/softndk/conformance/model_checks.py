@@ -50,8 +50,9 @@ def refusals(end: ModelEnd, post: Posted) -> frozenset[Status]:
     if post.kind in ATOMICS and (post.address % WIDTH or not all(0 <= number < 1 << 64 for number in post.operands)):
         found.add(Status.INVALID_PARAMETER)  # RFC 7306 5
     if post.kind == "read" and post.has(OpFlag.RDMA_READ_LOCAL_INVALIDATE) and post.sges:
-        if end.memory.fast(post.sges[0].token) is None:
-            found.add(Status.INVALID_DEVICE_REQUEST)
+        mr = end.memory.fast(post.sges[0].token)
+        if mr is None or not mr.own_pd or not post.sges[0].token.startswith("L:"):
+            found.add(Status.INVALID_DEVICE_REQUEST)  # R-READ-5, A-13
     elif post.kind == "bind":
         found |= _refuse_bind(end, post)
     elif post.kind == "fast_register":

@@ -111,6 +111,14 @@ def test_several_regions_may_be_initialised_at_once_and_one_several_times(both: 
     succeed(a.cq)
     with refused(InvalidState, Status.INVALID_DEVICE_REQUEST):
         mr.initialize_fast_register(3, True)
+    a.qp.invalidate(mr)
+    succeed(a.cq)
+    mr.initialize_fast_register(1, False).result(PATIENCE_S)  # less than before, both of it
+    with refused(InvalidParameter, Status.INVALID_PARAMETER):
+        a.qp.fast_register(mr, lam, flags=OpFlag.ALLOW_LOCAL_WRITE)
+    with refused(AccessViolation, Status.ACCESS_VIOLATION):
+        a.qp.fast_register(mr, lam.pages[:1], fbo=lam.fbo, length=1, base_address=lam.fbo, flags=READ)
+    assert mr.remote_token == token
 
 
 # ---- pages, offset, base address

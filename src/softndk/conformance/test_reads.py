@@ -145,6 +145,23 @@ def test_local_invalidation_is_for_a_fast_register_region_in_the_first_sge(both:
     still_works(both)
 
 
+@pytest.mark.rules("A-13", "R-READ-5")
+@pytest.mark.requires(Feature.READ_LOCAL_INVALIDATE)
+@pytest.mark.parametrize("octets", [0, 8])
+def test_a_region_of_another_pd_cannot_be_invalidated_by_a_read(both: Pair, bench: Bench, octets: int) -> None:
+    """Not even where no octet goes into it."""
+    a, b = both
+    stranger = bench.connect(bench.end(a.adapter), bench.end(b.adapter)).a
+    region = bench.fast_region(stranger)
+    sgl = [region.mr[0:octets], a.mr[0:8]]
+    flags = OpFlag.RDMA_READ_LOCAL_INVALIDATE
+    with refused(InvalidState, Status.INVALID_DEVICE_REQUEST):
+        a.qp.read(sgl, b.mr.address, b.mr.remote_token, flags=flags)
+    still_works(both)
+    stranger.qp.invalidate(region.mr)
+    succeed(stranger.cq)
+
+
 @pytest.mark.rules("R-READ-5", "R-INV-3")
 @pytest.mark.requires(Feature.READ_LOCAL_INVALIDATE)
 def test_after_a_read_with_local_invalidate_the_peer_cannot_use_the_token(both: Pair, bench: Bench) -> None:

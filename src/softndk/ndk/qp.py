@@ -193,9 +193,9 @@ class Qp(NdkObject):
         first SGE's fast-register token is dead when the read has succeeded, R-READ-5), DEFER.
 
         Raises: InvalidState (INVALID_DEVICE_REQUEST): the connection's outbound read limit is 0 (R-LIM-4), or
-        RDMA_READ_LOCAL_INVALIDATE without a fast-register region in the first SGE (R-READ-5). DataOverrun: more SGEs than
-        the adapter's max_read_request_sge (R-WR-6). InvalidParameter: inline data, or a number out of range; as `send`
-        otherwise.
+        RDMA_READ_LOCAL_INVALIDATE without a fast-register region of this PD in the first SGE (R-READ-5). DataOverrun: more
+        SGEs than the adapter's max_read_request_sge (R-WR-6). InvalidParameter: inline data, or a number out of range; as
+        `send` otherwise.
         Results: SUCCESS: the octets are here (R-COMP-7). ACCESS_VIOLATION: the sink has no local write or is gone
         (R-WR-15), or the peer refused its token or right (A-4). REMOTE_RESOURCES: beyond the peer's memory, or another
         refusal of its NIC (A-4). INVALID_DEVICE_REQUEST: the local invalidation found windows bound to the region
@@ -470,11 +470,11 @@ class Qp(NdkObject):
 
     def _local_invalidation(self, operation: str, sge: Sge) -> FastRegion:
         entry = self._context.datapath.tokens.find(sge.token)
-        region = None if entry is None else entry.region
+        region = None if entry is None or not entry.is_local or entry.pd is not self._domain else entry.region
         if not isinstance(region, FastRegion):
             raise InvalidState(
-                f"{self._label} {operation}: RDMA_READ_LOCAL_INVALIDATE needs a fast-register region in the first SGE"
-                " [INVALID_DEVICE_REQUEST, R-READ-5]",
+                f"{self._label} {operation}: RDMA_READ_LOCAL_INVALIDATE needs the local token of a fast-register region"
+                f" of {self._domain.name} in the first SGE [INVALID_DEVICE_REQUEST, R-READ-5, A-13]",
                 Status.INVALID_DEVICE_REQUEST,
             )
         return region

@@ -63,7 +63,8 @@ def test_private_data_up_to_the_maximum_gets_through_both_ways(bench: Bench, siz
     with bench.provider.open_adapter() as adapter:
         info = adapter.query_info()
     count = {"none": (0, 0), "one": (1, 1), "all": (info.max_caller_data, info.max_callee_data)}[size]
-    caller, callee = bytes(index % 255 + 1 for index in range(count[0])), bytes(b"\xee" * count[1])
+    caller = bytes(index % 255 + 1 for index in range(count[0]))
+    callee = bytes(7 * index % 251 + 3 for index in range(count[1]))
     meeting = Meeting(bench, private_data=caller)
     check_data(bench, meeting.incoming, caller)
     accepting = meeting.accept(private_data=callee)

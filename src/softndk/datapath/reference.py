@@ -78,7 +78,7 @@ class ReferenceStream:
         try:
             while (ulpdu := self._deframer.next_ulpdu()) is not None:
                 if is_terminate(ulpdu):
-                    return Terminate.parse_leniently(ulpdu[ddp.UNTAGGED_HEADER :])
+                    return self._settled(Terminate.parse_leniently(ulpdu[ddp.UNTAGGED_HEADER :]))
         except FramingFault:
             pass
         finally:
@@ -133,7 +133,8 @@ class ReferenceStream:
 
     @property
     def peer_terminate(self) -> Terminate | None:
-        return self._inbound.peer_terminate
+        message = self._inbound.peer_terminate
+        return None if message is None else self._settled(message)
 
     @property
     def inside_fpdu(self) -> bool:
@@ -154,6 +155,9 @@ class ReferenceStream:
     @property
     def frames_out(self) -> int:
         return self._outbound.frames
+
+    def _settled(self, message: Terminate) -> Terminate:
+        return message.settled(started=self.frames_out > 0)
 
     def _run(self, hold: bool) -> None:
         while self._inbound.peer_terminate is None:

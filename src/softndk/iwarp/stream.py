@@ -79,7 +79,10 @@ class Stream(Protocol):
 
     @property
     def peer_terminate(self) -> Terminate | None:
-        """The peer's Terminate, once it has come; what follows it is not looked at."""
+        """The peer's Terminate, once it has come; what follows it is not looked at.
+
+        Its octets alone do not always say what is meant: see Terminate.settled.
+        """
 
     @property
     def frames_in(self) -> int:

@@ -17,7 +17,6 @@ from typing import Final
 from softndk.iwarp.framing import Deframer, FramingFault, FramingReason
 from softndk.peer import frames
 from softndk.peer.frames import Seen
-from softndk.peer.reactions import settled
 from softndk.trace.capture import StreamTap
 from softndk.trace.fields import is_plausible
 from softndk.trace.units import may_begin_startup
@@ -326,7 +325,7 @@ class Link:
             try:
                 self.terminate_header = ddp.parse_untagged(ulpdu)
                 message = Terminate.parse(ulpdu[ddp.UNTAGGED_HEADER :])
-                self.terminate = settled(message, started=self.sent_fpdus > 0)
+                self.terminate = message.settled(started=self.sent_fpdus > 0)
             except WireError as error:
                 self._give_up(f"a Terminate that cannot be read: {error}")
         self._note(frames.segment(ulpdu, sent=False, seconds=self.seconds))

@@ -5,26 +5,15 @@ Knows the words ("terminate 1/2/3", "close", ...) and their comparison. Must not
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Self
 
 from softndk.wire import ddp
 from softndk.wire.ddp import TAGGED_HEADER, UNTAGGED_HEADER
-from softndk.wire.terminate import DdpType, Layer, MpaCode, Terminate, describe, is_defined
+from softndk.wire.terminate import DdpType, Layer, Terminate, describe
 
-__all__ = ["ACCEPTS", "Kind", "Reaction", "Verdict", "form_differences", "judge", "settled"]
-
-
-_STARTUP_ONLY: Final = {
-    (Layer.MPA, 0, code)
-    for code in (
-        MpaCode.MALFORMED_STARTUP,
-        MpaCode.LOCAL_CATASTROPHIC,
-        MpaCode.INSUFFICIENT_IRD,
-        MpaCode.NO_MATCHING_RTR,
-    )
-}
+__all__ = ["ACCEPTS", "Kind", "Reaction", "Verdict", "form_differences", "judge"]
 
 
 _TAGGED_FIELDS: Final = {"control octets": slice(0, 2), "STag": slice(2, 6), "TO": slice(6, 14)}
@@ -151,20 +140,6 @@ def _named(reaction: Reaction) -> str:
         meaning = describe(*reaction.code).rpartition(" (")[0]
         return f"{reaction.words} ({meaning})"
     return str(reaction)
-
-
-def settled(message: Terminate, *, started: bool) -> Terminate:
-    """A Terminate without headers in siw's order can be read both ways: 2/0/6 and 0/2/6 are codes. What it is about tells.
-
-    started: FPDUs have passed that it can be about, so that codes of the start-up cannot be meant; otherwise no others can.
-    """
-    triple = (message.layer, message.etype, message.code)
-    swapped = (message.etype, message.layer, message.code)
-    bare = message.segment_length is None and not message.ddp_header
-    wrong = (triple if started else swapped) in _STARTUP_ONLY
-    if bare and not message.scrambled and wrong and is_defined(*swapped):
-        return replace(message, layer=message.etype, etype=message.layer, scrambled=True)
-    return message
 
 
 def form_differences(message: Terminate, header: ddp.UntaggedHeader | None, sent: Sequence[bytes]) -> list[str]:

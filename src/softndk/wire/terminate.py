@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from types import MappingProxyType
 from typing import Final, Self
@@ -177,6 +177,16 @@ CODES: Final[Mapping[tuple[int, int, int], str]] = MappingProxyType(
 valid.
 """
 
+_STARTUP_ONLY: Final = {
+    (*_MPA, code)
+    for code in (
+        MpaCode.MALFORMED_STARTUP,
+        MpaCode.LOCAL_CATASTROPHIC,
+        MpaCode.INSUFFICIENT_IRD,
+        MpaCode.NO_MATCHING_RTR,
+    )
+}
+
 
 def is_defined(layer: int, etype: int, code: int) -> bool:
     """Tell whether a standard gives this triple a meaning."""
@@ -212,7 +222,7 @@ class Terminate:
     `segment_length` is that of the offending DDP segment in octets, for information only, None if not given.
     `ddp_header` is the offending segment's header (14 octets tagged, 18 untagged) or empty; `read_header` the
     28 octets of a Read Request's body or empty, and needs an untagged `ddp_header`. `scrambled` is set by
-    `parse` alone: the octets came in the bit order of the Linux software driver.
+    `parse` and `settled` alone: the octets came in the bit order of the Linux software driver.
     """
 
     layer: int
@@ -289,6 +299,20 @@ class Terminate:
                 return cls(0, 0, 0)
             layer, etype, code, _, scrambled = _control(body)
             return cls(layer, etype, code, scrambled=scrambled)
+
+    def settled(self, *, started: bool) -> Self:
+        """What is meant where the octets can be read both ways: without headers, 2/0/6 and 0/2/6 look alike.
+
+        started: the receiver of this message has sent FPDUs that it can be about, so that codes of the start-up (RFC 6581
+        9) cannot be meant; otherwise no others can.
+        """
+        triple = (self.layer, self.etype, self.code)
+        swapped = (self.etype, self.layer, self.code)
+        bare = self.segment_length is None and not self.ddp_header
+        wrong = (triple if started else swapped) in _STARTUP_ONLY
+        if bare and not self.scrambled and wrong and is_defined(*swapped):
+            return replace(self, layer=self.etype, etype=self.layer, scrambled=True)
+        return self
 
     def __str__(self) -> str:
         return describe(self.layer, self.etype, self.code)

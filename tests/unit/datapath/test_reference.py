@@ -182,3 +182,25 @@ def test_indication(read: bool) -> None:
     (ulpdu,) = split(bytes(target.ready_indication(read=read)), crc=True, markers=False)
     assert ulpdu[1] & 0x0F == (Opcode.READ_REQUEST if read else Opcode.WRITE)
     assert target.frames_out == 1
+
+
+@pytest.mark.parametrize("octets", ["20060000", "02060000"])
+@pytest.mark.parametrize("held", [False, True])
+def test_a_terminate_that_can_be_read_both_ways_is_about_what_was_sent(octets: str, held: bool) -> None:
+    """Before an FPDU of ours it is about the start-up (RFC 6581 9), then never: 2/0/6, 0/2/6, in either order of nibbles."""
+    for sent, meant in ((False, (2, 0, 6)), (True, (0, 2, 6))):
+        side, target = opened()
+        if sent:
+            side.send(b"x")
+            produced(target)
+        terminate = untagged(Opcode.TERMINATE, 1, bytes.fromhex(octets))
+        if held:
+            give(target, untagged(Opcode.SEND, 1, b"waits"), hold=True)
+            assert target.held
+            octets_behind = stream([terminate], crc=True, markers=False)
+            message = target.seek_terminate(memoryview(octets_behind))
+        else:
+            give(target, terminate)
+            message = target.peer_terminate
+        assert message is not None
+        assert (message.layer, message.etype, message.code) == meant

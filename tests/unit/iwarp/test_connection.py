@@ -6,7 +6,7 @@ import pytest
 
 from softndk.config import IwarpConfig
 from softndk.flags import OpFlag
-from softndk.iwarp.events import Established, Finish, PeerDisconnected
+from softndk.iwarp.events import Established, Finish, PeerDisconnected, StartupFailed
 from softndk.iwarp.qp_state import State
 from softndk.status import Status
 from softndk.wire.rdmap import Opcode
@@ -200,6 +200,27 @@ class TestEnds:
 
 class TestTerminateReceived:
     """A-4: which request shows it, with which status and which code."""
+
+    @pytest.mark.parametrize("octets", ["20060000", "02060000"])
+    def test_one_in_the_start_up_is_about_the_start_up(self, octets: str) -> None:
+        """RFC 6581 9: insufficient IRD, also from a peer that exchanges layer and type: nothing else can be meant yet."""
+        peer = RawPeer(Side("B", active=False))
+        peer.side.take_events()
+        peer.send(untagged(Opcode.TERMINATE, 1, bytes.fromhex(octets)))
+        (event,) = peer.side.take_events()
+        assert isinstance(event, StartupFailed)
+        assert event.error.fault is not None
+        assert (event.error.fault.layer, event.error.fault.etype, event.error.fault.code) == (2, 0, 6)
+
+    @pytest.mark.parametrize("octets", ["20060000", "02060000"])
+    def test_one_behind_the_start_up_is_not(self, octets: str) -> None:
+        peer = raw()
+        peer.side.send(b"x")
+        peer.pump()
+        peer.send(untagged(Opcode.TERMINATE, 1, bytes.fromhex(octets)))
+        error = end_of(peer.side)
+        assert error.provider_error_code == 0x10206
+        assert "unexpected opcode" in str(error)
 
     def blamed(self, code: str) -> list[tuple[object, Status]]:
         peer = raw()

@@ -180,6 +180,31 @@ class TestLinuxDriver:
         message = Terminate.parse(bytes.fromhex("34050000"))
         assert (message.layer, message.etype, message.scrambled) == (3, 4, False)
 
+    @pytest.mark.parametrize(
+        ("body", "started", "meant"),
+        [
+            ("20060000", False, (2, 0, 6)),
+            ("20060000", True, (0, 2, 6)),
+            ("02060000", False, (2, 0, 6)),
+            ("02060000", True, (0, 2, 6)),
+            ("02070000", False, (2, 0, 7)),
+            ("20050000", True, (0, 2, 5)),
+            ("20040000", True, (2, 0, 4)),  # 0/2/4 is no code
+            ("02040000", True, (2, 0, 4)),
+            ("20020000", True, (2, 0, 2)),  # a CRC error comes at any time
+            ("02090000", False, (0, 2, 9)),  # 2/0/9 is no code
+            ("02068000 0012", False, (0, 2, 6)),  # the flags tell the order
+            ("20060200 0012" + SEND_HEADER.hex(), True, (0, 2, 6)),
+        ],
+    )
+    def test_what_is_meant_without_headers_depends_on_what_it_can_be_about(
+        self, body: str, started: bool, meant: tuple[int, int, int]
+    ) -> None:
+        message = Terminate.parse(bytes.fromhex(body))
+        settled = message.settled(started=started)
+        assert (settled.layer, settled.etype, settled.code) == meant
+        assert settled.scrambled == (meant[0] != bytes.fromhex(body)[0] >> 4)
+
     def test_cut_off_is_malformed_here_too(self) -> None:
         with pytest.raises(WireError, match="DDP header"):
             Terminate.parse(bytes.fromhex("11000300 0008") + TAGGED_HEADER[:-1])

@@ -280,6 +280,12 @@ class Good:
         self._active = connecting.result(0)
         accepting.result(0)
 
+    @property
+    def traffic(self) -> tuple[int, ...]:
+        """FPDUs in and out, octets in and out, of both ends."""
+        cores = [end._core for end in (self._active, self._passive) if end._core is not None]
+        return tuple(sum(column) for column in zip(*(core.traffic for core in cores), strict=True))
+
     def check(self) -> None:
         """Raises AssertionError: the connection is disturbed. What other results there are goes to `world.take`."""
         world = self._world

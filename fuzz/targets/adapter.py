@@ -74,6 +74,7 @@ ROUND: Final = 16
 """Steps of an input between two looks at the good connection."""
 LONGEST_END_S: Final = 10.0
 """After everything has been closed: the drain limit is the longest that still runs then."""
+_TRAFFIC: Final = ("rdma_in_frames", "rdma_out_frames", "rdma_in_octets", "rdma_out_octets")
 _TIMES: Final = (0.006, 0.3, 2.5, 6.0, 11.0, 31.0, 0.05, 1.0)
 SIOCOUTQNSD: Final = 0x894B
 """Linux: how many octets TCP has taken and not sent."""
@@ -101,6 +102,7 @@ class _Run:
         self.world = world
         world.begin()
         self.before = world.adapter.query_statistics()
+        self.traffic = world.good.traffic
         self.program = Program(world, modes)
         self.accounts = self.program.accounts
         self.links = self.program.links
@@ -402,7 +404,7 @@ class _Run:
         if way == 7:
             self.accounts.call("Connector.reject", connector.reject)
         elif way == 6:
-            link.hostile = self.cut_off(link.hostile)
+            self.cut_off(link.hostile)
             for _, pending in self.accounts.pendings[-1:]:
                 pending.cancel()
         else:
@@ -415,10 +417,9 @@ class _Run:
             self.go()
 
     @staticmethod
-    def cut_off(hostile: Hostile | None) -> Hostile | None:
+    def cut_off(hostile: Hostile | None) -> None:
         if hostile is not None:
             hostile.cut_off = True
-        return hostile
 
     def disconnect(self, record: Record) -> None:
         connector = self.connector
@@ -564,11 +565,20 @@ class _Run:
         broken = sum(not how.graceful for link in self.links for how in link.ends)
         assert now.accept - before.accept == program.accepted, "accepted connections"
         assert now.connect - before.connect == program.connected, "connected connections"
+        for name, total, earlier in zip(_TRAFFIC, self.moved(), self.traffic, strict=True):
+            counted = getattr(now, name) - getattr(before, name)
+            assert counted == total - earlier, f"{name} says {counted}, the connections {total - earlier}"
         assert now.active_connection == before.active_connection, "active connections"
         assert now.connection_error - before.connection_error >= broken, "broken connections"
         assert now.connect_failure - before.connect_failure <= len(self.links), "failed start-ups"
         failed = program.cq is not None and program.cq.status is not Status.SUCCESS
         assert now.cq_error - before.cq_error == failed, "failed queues"
+
+    def moved(self) -> list[int]:
+        """FPDUs and octets of all connections, in the order of _TRAFFIC."""
+        connectors = [link.connector for link in self.links if link.connector is not None]
+        traffic = [item._core.traffic for item in connectors if item._core is not None]
+        return [sum(column) for column in zip(self.world.good.traffic, *traffic, strict=True)]
 
     def abandon(self) -> None:
         """After a finding: these adapters are used no more."""

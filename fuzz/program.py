@@ -3,6 +3,7 @@
 What it does comes from records; whether it makes sense is not its concern. Everything that it asks for is in its accounts.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -74,14 +75,10 @@ class Link:
         self.receives: Queue | None = None
         self.ends: list[Disconnect] = []
 
-    def tell_end(self, _: Connector, how: Disconnect) -> None:
-        """The disconnect callback."""
-        self.ends.append(how)
-
 
 class Program:
-    """`modes`: bit 0: its QPs share a small CQ of its own, bit 1: an SRQ. `memories`, `named`: tokens as the peers know
-    them.
+    """`modes`: bit 0: its QPs share a small CQ of its own, bit 1: an SRQ, bit 5: it acts in its callbacks. `memories`,
+    `named`: tokens as the peers know them.
     """
 
     def __init__(self, world: World, modes: int) -> None:
@@ -98,6 +95,7 @@ class Program:
         self._short: Mr | None = None
         self._pages: LogicalAddressMapping | None = None
         self._endpoint: SharedEndpoint | None = None
+        self.reacts = bool(modes & 32)
         self._arms = 0
         self._told = 0
         self.accepted = 0
@@ -139,6 +137,18 @@ class Program:
                 "Adapter.create_shared_endpoint", lambda: adapter.create_shared_endpoint(("127.0.0.1", 0))
             )
         return self._endpoint
+
+    def hear_end(self, link: Link) -> Callable[[Connector, Disconnect], None]:
+        """The disconnect callback of a link."""
+
+        def hear(connector: Connector, how: Disconnect) -> None:
+            link.ends.append(how)
+            if self.reacts and how.graceful:
+                self.accounts.pend("Connector.disconnect", connector.disconnect)
+            elif self.reacts:
+                self.close(connector, link)
+
+        return hear
 
     def count_accept(self, pending: Pending[None]) -> None:
         """A done callback."""

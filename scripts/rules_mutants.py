@@ -232,16 +232,16 @@ MUTANTS: Final = (
     ),
     Mutant(
         "R-WR-6",
-        "ndk/qp.py",
-        'sgl, self._context.info.max_read_request_sge, "max_read_request_sge")',
-        'sgl, self._max_initiator_sge, "max_initiator_sge")',
+        "ndk/transfer_requests.py",
+        'sgl, qp._context.info.max_read_request_sge, "max_read_request_sge")',
+        'sgl, qp._max_initiator_sge, "max_initiator_sge")',
         "reads go by the limit of the QP",
     ),
     Mutant(
         "R-WR-10",
-        "ndk/qp.py",
-        '        return b"".join(views)',
-        "        return memoryview(views[0]) if views else b''",
+        "ndk/transfer_requests.py",
+        '    return b"".join(views)',
+        "    return memoryview(views[0]) if views else b''",
         "inline data is not copied",
     ),
     Mutant(
@@ -341,7 +341,7 @@ MUTANTS: Final = (
     # ---- connections
     Mutant(
         "R-CONN-5",
-        "ndk/connector.py",
+        "ndk/connect_arguments.py",
         "found.append(limit if value is None else min(value, limit))",
         "found.append(limit if value is None else value)",
         "read limits are not lowered to the adapter's",
@@ -398,9 +398,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "R-CONNSE-1",
-        "ndk/connector.py",
-        "        if target in endpoint._destinations:\n",
-        "        if False:\n",
+        "ndk/connect_arguments.py",
+        "    if target in endpoint._destinations:\n",
+        "    if False:\n",
         "a shared endpoint connects twice to one destination",
     ),
     Mutant(

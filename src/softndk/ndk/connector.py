@@ -1,6 +1,5 @@
 """Connector (NDK_CONNECTOR): one connection, from connect or accept to disconnect or close."""
 
-import ipaddress
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -17,16 +16,16 @@ from softndk.errors import (
     error_for,
 )
 from softndk.flags import Address, ObjectType
-from softndk.iwarp import events
+from softndk.iwarp import events, faults
 from softndk.iwarp.connection import Connection
 from softndk.iwarp.negotiation import Initiator, Rtr
 from softndk.iwarp.qp_state import State
 from softndk.iwarp.stream import Stream, StreamParameters
 from softndk.ndk.addresses import check_address, source_of
+from softndk.ndk.connect_arguments import checked_private_data, checked_read_limits, local_end, shared_end
 from softndk.ndk.context import AdapterContext
 from softndk.ndk.endpoint import SharedEndpoint
 from softndk.ndk.endpoints import ENDPOINTS
-from softndk.ndk.limits import check_int
 from softndk.ndk.object import NdkObject
 from softndk.ndk.qp import Qp
 from softndk.ndk.streams import make_stream
@@ -40,8 +39,6 @@ __all__ = ["Connector"]
 
 DisconnectCallback = Callable[["Connector", Disconnect], object]
 Outcome = Callable[[NdkError | None], None]
-
-_GRACEFUL: Final = 0x40000
 _AWAITED: Final = {
     State.IDLE: "no TCP connection yet",
     State.REQUESTING: "the peer has not answered",
@@ -208,8 +205,8 @@ class Connector(NdkObject):
                     f"{what}: no request to accept ({self._state_text()}) [INVALID_DEVICE_STATE, R-ACCEPT-1]"
                 )
             info = self._context.info
-            octets = self._private_data("accept", private_data, info.max_callee_data, "max_callee_data")
-            limits = self._limits("accept", inbound_read_limit, outbound_read_limit)
+            octets = checked_private_data(f"{self._label} accept", private_data, info, "max_callee_data")
+            limits = checked_read_limits(f"{self._label} accept", inbound_read_limit, outbound_read_limit, info)
             self._take_qp("accept", qp)
             self._on_disconnect = on_disconnect
             pending = self._request(what)
@@ -229,7 +226,7 @@ class Connector(NdkObject):
         """
         with self._lock:
             self._check_working("reject")
-            octets = self._private_data("reject", private_data, self._context.info.max_callee_data, "max_callee_data")
+            octets = checked_private_data(f"{self._label} reject", private_data, self._context.info, "max_callee_data")
             core = self._core
             if self._peer_gave_up:
                 raise error_for(
@@ -400,15 +397,14 @@ class Connector(NdkObject):
             if core.is_over:
                 raise ConnectionInvalid(f"{what}: a connector is used once; make a new one [CONNECTION_INVALID, A-18]")
             raise InvalidState(f"{what}: {self._state_text()} [CONNECTION_ACTIVE]", Status.CONNECTION_ACTIVE)
-        octets = self._private_data("connect", private_data, context.info.max_caller_data, "max_caller_data")
-        limits = self._limits("connect", inbound_read_limit, outbound_read_limit)
+        octets = checked_private_data(f"{self._label} connect", private_data, context.info, "max_caller_data")
+        limits = checked_read_limits(f"{self._label} connect", inbound_read_limit, outbound_read_limit, context.info)
         target = check_address(f"{what}: destination", destination)
-        origin = self._source(what, target, source) if endpoint is None else self._shared_source(what, target, endpoint)
-        if not isinstance(origin, NdkError) and _version(origin) != _version(target):
-            raise InvalidParameter(
-                f"{what}: source {origin[0]} and destination {target[0]} are of different families"
-                " [INVALID_PARAMETER, R-CONN-1]"
-            )
+        origin = (
+            local_end(what, context, target, source)
+            if endpoint is None
+            else shared_end(what, context, target, endpoint)
+        )
         self._take_qp("connect", qp)
         config = context.config
         initiator = Initiator(
@@ -460,43 +456,6 @@ class Connector(NdkObject):
         self._core.complete(self._runtime.now())
         self._pump()
 
-    def _shared_source(self, what: str, target: Address, endpoint: SharedEndpoint) -> Address | NdkError:
-        if endpoint._context is not self._context:
-            raise InvalidParameter(f"{what}: {endpoint._label} belongs to another adapter [INVALID_PARAMETER]")
-        if target in endpoint._destinations:
-            return error_for(
-                Status.ADDRESS_ALREADY_EXISTS,
-                f"{what}: {endpoint._label} has a connector to {target[0]}:{target[1]} that is not closed"
-                " [ADDRESS_ALREADY_EXISTS, R-CONNSE-1]",
-            )
-        return endpoint._address
-
-    def _source(self, what: str, target: Address, source: Address | None) -> Address | NdkError:
-        """The local end: given, or the adapter's address of the destination's family."""
-        addresses = self._context.addresses
-        if source is not None:
-            origin = check_address(f"{what}: source", source)
-            if origin[0] not in addresses:
-                return error_for(
-                    Status.INVALID_ADDRESS,
-                    f"{what}: source {origin[0]} is not an address of this adapter ({', '.join(addresses)})"
-                    " [INVALID_ADDRESS]",
-                )
-            if origin[1] and ENDPOINTS.is_held(origin):
-                return error_for(
-                    Status.SHARING_VIOLATION,
-                    f"{what}: source {origin[0]}:{origin[1]} is held by objects that are not closed"
-                    " [SHARING_VIOLATION, R-EP-2]",
-                )
-            return origin
-        for address in addresses:
-            if _version((address, 0)) == _version(target):
-                return (address, 0)
-        return error_for(
-            Status.INVALID_ADDRESS,
-            f"{what}: the adapter has no IPv{_version(target)} address ({', '.join(addresses)}) [INVALID_ADDRESS]",
-        )
-
     def _take_qp(self, operation: str, qp: Qp) -> None:
         if not isinstance(qp, Qp):
             raise TypeError(f"{self._label} {operation}: {type(qp).__name__} is not a Qp")
@@ -521,35 +480,6 @@ class Connector(NdkObject):
         qp._pair.on_receive = self._kick
         self._qp = qp
         self._depend_on(qp)
-
-    def _private_data(self, operation: str, data: bytes, limit: int, name: str) -> bytes:
-        """A copy of the private data, whose size is within the limit."""
-        try:
-            octets = memoryview(data).tobytes()
-        except TypeError:
-            raise TypeError(f"{self._label} {operation}: private_data is no bytes but {type(data).__name__}") from None
-        size = len(octets)
-        if size > limit:
-            raise InvalidParameter(
-                f"{self._label} {operation}: {size} octets of private_data, limit {name}={limit}"
-                " [INVALID_BUFFER_SIZE, R-PDATA-1]",
-                Status.INVALID_BUFFER_SIZE,
-            )
-        return octets
-
-    def _limits(self, operation: str, inbound: int | None, outbound: int | None) -> tuple[int, int]:
-        info = self._context.info
-        found = []
-        for name, value, limit in (
-            ("inbound_read_limit", inbound, info.max_inbound_read_limit),
-            ("outbound_read_limit", outbound, info.max_outbound_read_limit),
-        ):
-            if value is not None:
-                check_int(f"{self._label} {operation}", name, value)
-                if value < 0:
-                    raise InvalidParameter(f"{self._label} {operation}: {name}={value} [INVALID_PARAMETER, R-CONN-5]")
-            found.append(limit if value is None else min(value, limit))
-        return found[0], found[1]
 
     def _open_stream(self, parameters: StreamParameters) -> Stream:
         assert self._qp is not None
@@ -593,7 +523,7 @@ class Connector(NdkObject):
                     self._note_failure(event.error)
                 self._startup_failed(event.error)
             elif isinstance(event, events.PeerDisconnected):
-                self._tell_end(Disconnect(graceful=True, provider_reason=self._code(_GRACEFUL), error=None))
+                self._tell_end(Disconnect(graceful=True, provider_reason=self._code(faults.GRACEFUL), error=None))
             elif isinstance(event, events.Aborted):
                 self._context.counters.connection_error += 1
                 self._note_failure(event.error)
@@ -715,7 +645,3 @@ class Connector(NdkObject):
             ENDPOINTS.release(self._held, self)
         if self._endpoint is not None and self._destination is not None:
             self._endpoint._destinations.discard(self._destination)
-
-
-def _version(address: Address) -> int:
-    return ipaddress.ip_address(address[0]).version

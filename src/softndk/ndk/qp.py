@@ -5,21 +5,19 @@ that was posted with DEFER before it (R-DEFER-3).
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from softndk.drivers.channel import Channel
 from softndk.errors import (
     Aborted,
-    BufferOverflow,
     ConnectionInvalid,
     InvalidParameter,
     InvalidState,
 )
 from softndk.flags import ObjectType, OpFlag, RemoteToken
-from softndk.memory.access import AccessDenied, MemoryAccess
-from softndk.memory.buffers import Memory, byte_view
-from softndk.memory.regions import FastRegion
-from softndk.memory.sge import InlineSge, Sge, Sgl
+from softndk.memory.access import MemoryAccess
+from softndk.memory.buffers import Memory
+from softndk.memory.sge import Sge, Sgl
 from softndk.memory.tokens import ProtectionDomain
 from softndk.ndk.context import AdapterContext
 from softndk.ndk.cq import Cq
@@ -30,11 +28,12 @@ from softndk.ndk.memory_requests import bind_request, fast_register_request, inv
 from softndk.ndk.mr import Mr
 from softndk.ndk.mw import Mw
 from softndk.ndk.object import NdkObject
-from softndk.ndk.sges import check_sge, checked_sges
+from softndk.ndk.sges import checked_sges
 from softndk.ndk.srq import Srq
 from softndk.ndk.strict import watch_overlaps
+from softndk.ndk.transfer_requests import read_request, send_request, write_request
 from softndk.queues.pair import QueuePair
-from softndk.queues.work import InitiatorRequest, ReadWork, ReceiveRequest, SendWork, WriteWork
+from softndk.queues.work import InitiatorRequest, ReceiveRequest
 from softndk.status import Status
 
 if TYPE_CHECKING:
@@ -56,9 +55,7 @@ _FLAGS: Final = {  # which flags each request lists (R-FLAG-3)
     "compare_swap": _COMMON,
 }
 _FLAGS["send_and_invalidate"] = _FLAGS["send"]
-_INLINE: Final = OpFlag.INLINE.value
 _DEFER: Final = OpFlag.DEFER.value
-_U32: Final = 1 << 32
 _U64: Final = 1 << 64
 _ONES: Final = _U64 - 1
 _T = TypeVar("_T", Mr, Mw)
@@ -147,7 +144,7 @@ class Qp(NdkObject):
         not valid when the request's turn came (R-WR-15), or the peer's NIC refused this or an earlier request for a token
         or right (A-4). REMOTE_RESOURCES: the peer's NIC refused it for another reason. CANCELLED: flushed (R-FLUSH-1).
         """
-        self._post(Qp._send_request, "send", flags, sgl, context, None)
+        self._post(send_request, "send", flags, sgl, context, None)
 
     def send_and_invalidate(
         self, sgl: Sgl | Memory, remote_token: RemoteToken, *, flags: int = 0, context: Any = None
@@ -161,7 +158,7 @@ class Qp(NdkObject):
         Raises: InvalidParameter: remote_token is not a number of 32 bits; as `send` otherwise.
         Results: as `send`
         """
-        self._post(Qp._send_request, "send_and_invalidate", flags, sgl, context, remote_token)
+        self._post(send_request, "send_and_invalidate", flags, sgl, context, remote_token)
 
     def write(
         self,
@@ -181,7 +178,7 @@ class Qp(NdkObject):
         Raises: InvalidParameter: remote_address is not a number of 64 bits, or remote_token of 32; as `send` otherwise.
         Results: as `send`
         """
-        self._post(Qp._write_request, "write", flags, sgl, context, remote_address, remote_token)
+        self._post(write_request, "write", flags, sgl, context, remote_address, remote_token)
 
     def read(
         self, sgl: Sgl, remote_address: int, remote_token: RemoteToken, *, flags: int = 0, context: Any = None
@@ -201,7 +198,7 @@ class Qp(NdkObject):
         refusal of its NIC (A-4). INVALID_DEVICE_REQUEST: the local invalidation found windows bound to the region
         (R-INVAL-4). INTERNAL_ERROR: the peer's answer broke a rule of the wire. CANCELLED: flushed (R-FLUSH-1).
         """
-        self._post(Qp._read_request, "read", flags, sgl, context, remote_address, remote_token)
+        self._post(read_request, "read", flags, sgl, context, remote_address, remote_token)
 
     def bind(
         self,
@@ -435,78 +432,7 @@ class Qp(NdkObject):
             if self._pair.released:  # without DEFER, or the queue is full and starts what was deferred (R-DEFER-7)
                 self._pump()
 
-    def _send_request(
-        self, operation: str, flags: int, sgl: Sgl | Memory, context: Any, remote_token: int | None
-    ) -> SendWork:
-        sges, inline = self._payload(operation, flags, sgl)
-        if operation == "send_and_invalidate":
-            self._check_number(operation, "remote_token", remote_token, _U32)
-        return SendWork(flags, context, sges, inline, remote_token)
-
-    def _write_request(
-        self, operation: str, flags: int, sgl: Sgl | Memory, context: Any, remote_address: int, remote_token: int
-    ) -> WriteWork:
-        self._check_number(operation, "remote_address", remote_address, _U64)
-        self._check_number(operation, "remote_token", remote_token, _U32)
-        sges, inline = self._payload(operation, flags, sgl)
-        return WriteWork(flags, context, sges, inline, remote_address, remote_token)
-
-    def _read_request(
-        self, operation: str, flags: int, sgl: Sgl, context: Any, remote_address: int, remote_token: int
-    ) -> ReadWork:
-        self._check_number(operation, "remote_address", remote_address, _U64)
-        self._check_number(operation, "remote_token", remote_token, _U32)
-        sges = self._sges(operation, sgl, self._context.info.max_read_request_sge, "max_read_request_sge")
-        self._check_read_limit(operation)
-        if not flags & OpFlag.RDMA_READ_LOCAL_INVALIDATE.value or not sges:
-            return ReadWork(flags, context, sges, remote_address, remote_token)
-        region = self._local_invalidation(operation, sges[0])
-
-        def invalidate() -> None:
-            if region.valid:
-                region.invalidate()  # refused while windows are bound, and so is the read then (R-READ-5, R-INVAL-4)
-
-        return ReadWork(flags, context, sges, remote_address, remote_token, invalidate, region)
-
-    def _local_invalidation(self, operation: str, sge: Sge) -> FastRegion:
-        entry = self._context.datapath.tokens.find(sge.token)
-        region = None if entry is None or not entry.is_local or entry.pd is not self._domain else entry.region
-        if not isinstance(region, FastRegion):
-            raise InvalidState(
-                f"{self._label} {operation}: RDMA_READ_LOCAL_INVALIDATE needs the local token of a fast-register region"
-                f" of {self._domain.name} in the first SGE [INVALID_DEVICE_REQUEST, R-READ-5, A-13]",
-                Status.INVALID_DEVICE_REQUEST,
-            )
-        return region
-
     # ---- checks
-
-    def _payload(self, operation: str, flags: int, sgl: Sgl | Memory) -> tuple[Sequence[Sge], bytes | None]:
-        """SGEs, or for inline data its copy."""
-        if not isinstance(sgl, (Sge, list, tuple)):
-            return (), self._inline_copy(operation, [byte_view(cast(Memory, sgl), f"{self._label} {operation}")])
-        if not flags & _INLINE:
-            return self._sges(operation, sgl, self._max_initiator_sge, "max_initiator_sge"), None
-        views: list[memoryview] = []
-        for sge in (sgl,) if isinstance(sgl, Sge) else sgl:
-            if isinstance(sge, InlineSge):
-                views.append(sge.data)
-                continue
-            check_sge(f"{self._label} {operation}", sge)
-            try:
-                views += self._access.inline(sge.token, sge.address, sge.length)
-            except AccessDenied as denied:
-                raise InvalidParameter(f"{self._label} {operation}: {denied.text} [INVALID_PARAMETER]") from None
-        return (), self._inline_copy(operation, views)
-
-    def _inline_copy(self, operation: str, views: Sequence[memoryview]) -> bytes:
-        total = sum(view.nbytes for view in views)
-        if total > self._inline_data_size:
-            raise BufferOverflow(
-                f"{self._label} {operation}: {total} octets inline, limit inline_data_size={self._inline_data_size};"
-                " raise it in create_qp or register the memory [BUFFER_OVERFLOW, R-WR-10]"
-            )
-        return b"".join(views)
 
     def _sges(self, operation: str, sgl: Sgl, limit: int, limit_name: str) -> Sequence[Sge]:
         return checked_sges(

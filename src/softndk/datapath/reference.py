@@ -146,7 +146,7 @@ class ReferenceStream:
 
     @property
     def quiet(self) -> bool:
-        return self._pair.idle and self._outbound.idle and self._outbound.all_taken
+        return self._fault is None and self._pair.idle and self._outbound.idle and self._outbound.all_taken
 
     @property
     def frames_in(self) -> int:

@@ -102,7 +102,9 @@ class Stream(Protocol):
 
     @property
     def quiet(self) -> bool:
-        """Nothing is under way: no unfinished own request, no read or atomic to answer, every frame taken."""
+        """Nothing is under way: no unfinished own request, no read or atomic to answer, every frame taken, and no fault that
+        `produce` has still to raise.
+        """
 
     def read_of(self, sink_stag: int) -> ReadWork | None:
         """Our outstanding read whose sink has this STag (a Terminate names it), or None."""

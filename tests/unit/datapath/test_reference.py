@@ -2,8 +2,10 @@
 
 import pytest
 
+from softndk.errors import InvalidState
 from softndk.iwarp.faults import Cause, ProtocolFault
 from softndk.iwarp.stream import Stream, StreamParameters
+from softndk.status import Status
 from softndk.wire.rdmap import Opcode
 from softndk.wire.terminate import Terminate
 from tests.pair.core_pair import Side, split
@@ -51,6 +53,21 @@ def test_a_fault_behind_good_frames_waits_for_its_turn() -> None:
     send, last = split(first + terminate, crc=True, markers=True)
     assert send == untagged(Opcode.SEND, 1, b"x" * 600)
     assert last == untagged(Opcode.TERMINATE, 1, bytes(4))
+
+
+def test_it_is_not_quiet_while_a_fault_waits_for_its_turn() -> None:
+    """Or a disconnect would send its FIN, and the fault would never be told."""
+    side, target = opened()
+
+    def refuse() -> None:
+        raise InvalidState("already invalid", Status.INVALID_DEVICE_REQUEST)
+
+    side.send(b"x" * 600)
+    side.local(refuse)
+    target.transmitted(len(produced(target)))
+    assert not target.quiet
+    with pytest.raises(ProtocolFault, match="already invalid"):
+        target.produce(1 << 20)
 
 
 def test_a_fault_at_once_is_raised_at_once() -> None:

@@ -24,6 +24,8 @@ from softndk.errors import InvalidHandle
 from tests.unit.drivers.driver_parts import PATIENCE_S, ByteCore, End, Entries, listening, running, until
 
 SECONDS = float(os.environ.get("SOFTNDK_STRESS_SECONDS", "3"))
+WAYS = ("thread", "poller", "canceller", "sharers", "asyncio", "asyncio cancelled", "trio", "callback")
+"""To get an entry; the test is over when each has been taken."""
 SEED = int(os.environ.get("SOFTNDK_STRESS_SEED", random.SystemRandom().getrandbits(32)))
 KINDS = (1, 2)
 LONGEST_NAP_S = 2.0 * PATIENCE_S / 10
@@ -262,6 +264,7 @@ def test_nothing_is_lost_doubled_or_slept_over(watched: bool, monkeypatch: pytes
         producers = [ledger.guarded(ledger.producer, 100 + number) for number in range(3)]
         watcher = ledger.guarded(lambda rng: watch_for_sleepers(ledger), 200)
         ledger.over.wait(SECONDS)
+        until(lambda: ledger.over.is_set() or all(ledger.by[way] for way in WAYS))  # a busy machine takes longer
         finished = not ledger.over.is_set()
         ledger.over.set()
         for thread in [*producers, watcher]:
@@ -279,8 +282,6 @@ def test_nothing_is_lost_doubled_or_slept_over(watched: bool, monkeypatch: pytes
     lost = set(range(ledger.produced)) - set(ledger.got)
     print(f"{ledger.produced} entries: {dict(ledger.by)}")
     assert (doubled, lost) == ([], set())
-    ways = {"thread", "poller", "canceller", "sharers", "asyncio", "asyncio cancelled", "trio", "callback"}
-    assert {way for way in ways if not ledger.by[way]} == set()
 
 
 def test_after_each_burst_silence_leaves_no_entry_behind(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from softndk.cli.trace import trace
+from softndk.cli import main
 from softndk.trace import CaptureWriter
 from tests.vectors.iwarp_vectors import named
 
@@ -16,7 +16,7 @@ DATA = Path(__file__).parents[2] / "data"
 
 
 def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(trace, [str(argument) for argument in arguments])
+    return CliRunner().invoke(main, ["trace", *map(str, arguments)])
 
 
 @pytest.fixture

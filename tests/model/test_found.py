@@ -4,7 +4,7 @@ import select
 
 import pytest
 
-from softndk import ConnectionInvalid, NdkError, OpFlag, Status
+from softndk import Aborted, ConnectionInvalid, NdkError, OpFlag, Status
 from softndk.testing import pair
 from tests.ndk.ends import EVERY_RIGHT, FAST_RIGHTS, PATIENCE_S, contexts, ended, fast_region, take, window
 
@@ -91,3 +91,23 @@ def test_a_graceful_notice_is_told_though_a_reset_behind_it_came_before_anybody_
         assert ended(a).graceful
         results = take(a.cq, 1)
         assert [(result.request_context, result.status) for result in results] == [(1, Status.CANCELLED)]
+
+
+@pytest.mark.rules("R-DISC-2", "R-SENDINV-6")
+def test_a_request_that_fails_during_the_disconnect_ends_the_connection() -> None:
+    """Also behind a message that goes out first: the fault was passed over, and the end called graceful."""
+    with pair(flags=EVERY_RIGHT) as (a, b):
+        mw = a.pd.create_mw()
+        a.qp.bind(a.mr, mw, flags=OpFlag.ALLOW_REMOTE_WRITE | OpFlag.SILENT_SUCCESS)
+        a.qp.receive([], context="taken away")
+        b.qp.receive([])
+        a.qp.send([], flags=OpFlag.SILENT_SUCCESS | DEFER)
+        a.qp.invalidate(mw, flags=DEFER, context="already invalid")
+        b.qp.send_and_invalidate(b"", mw.remote_token)
+        assert contexts(take(a.cq, 1)) == ["taken away"]
+        disconnecting = a.connector.disconnect()
+        (failed,) = take(a.cq, 1)
+        assert (failed.request_context, failed.status) == ("already invalid", Status.INVALID_DEVICE_REQUEST)
+        with pytest.raises(Aborted, match="already invalid"):
+            disconnecting.result(PATIENCE_S)
+        assert ended(b).graceful is False

@@ -891,26 +891,6 @@ def test_posted_requests_go_out_before_the_disconnect(both: Pair) -> None:
     going.result(PATIENCE_S)
 
 
-@pytest.mark.rules("R-DISC-2", "R-SENDINV-6")
-def test_a_request_that_fails_during_the_disconnect_ends_the_connection(both: Pair) -> None:
-    """Also behind a message that goes out first: a failed request is never passed over."""
-    a, b = both
-    window = a.pd.create_mw()
-    a.qp.bind(a.mr, window, flags=OpFlag.ALLOW_REMOTE_WRITE | OpFlag.SILENT_SUCCESS)
-    a.qp.receive([], context="taken away")
-    b.qp.receive([], context="last message")
-    a.qp.send([], flags=OpFlag.SILENT_SUCCESS | OpFlag.DEFER)
-    a.qp.invalidate(window, flags=OpFlag.DEFER, context="already invalid")
-    b.qp.send_and_invalidate(b"", window.remote_token)
-    assert one(a.cq).request_context == "taken away"
-    disconnecting = a.connector.disconnect()
-    failed = one(a.cq)
-    assert (failed.request_context, failed.status) == ("already invalid", Status.INVALID_DEVICE_REQUEST)
-    with pytest.raises(Aborted, match="already invalid"):
-        disconnecting.result(PATIENCE_S)
-    assert ended(b).graceful is False
-
-
 @pytest.mark.rules("R-DISC-2")
 def test_reads_under_way_finish_before_the_disconnect(both: Pair) -> None:
     a, b = both

@@ -166,14 +166,8 @@ class _Call(Pending[_R], Generic[_T, _R]):
     __slots__ = ("_collector", "_kind", "_limit", "_queue", "_shape", "_signalled", "_turn")
 
     def __init__(self, queue: WaitQueue[_T], kind: int, limit: int, shape: Callable[[list[_T]], _R]) -> None:
-        super().__init__(
-            queue.runtime,
-            queue.what,
-            holders=queue.holders,
-            on_cancel=_agree,
-            streams=queue.streams,
-            tell=None if queue.tell is None else queue.tell(),
-        )
+        super().__init__(queue.runtime, queue.what, holders=queue.holders, on_cancel=_agree, streams=queue.streams)
+        self._tell = queue.tell
         self._forgiven = True
         self._queue = queue
         self._kind = kind

@@ -463,7 +463,7 @@ class TcpStream(Channel):
                 self._blocked = True
                 break
         if total:
-            self._watch.sent(self._engine.now())
+            self._watch.sent(now)
         return total > 0
 
     def _read_last_words(self, error: OSError) -> None:

@@ -29,7 +29,7 @@ __all__ = ["MUTANTS", "Mutant"]
 PATIENCE: Final = "0.3"
 """Cases wait this part of their usual time for what a mutant may prevent."""
 WORKERS: Final = 2
-_FAILED: Final = re.compile(r"^FAILED \S*?([^/\s]+?)(?: - .*)?$", re.MULTILINE)
+_FAILED: Final = re.compile(r"^FAILED [^:]+::(.+?)(?: - .*)?$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,14 @@ class Outcome:
     mutant: Mutant
     tests: int
     status: int
-    first: str
+    told: str
     seconds: float
+
+    @property
+    def first(self) -> str:
+        """The first test that failed, or the last line of what pytest printed."""
+        failed = _FAILED.search(self.told)
+        return failed[1] if failed else self.told.strip().rpartition("\n")[2]
 
     @property
     def caught(self) -> bool:
@@ -523,9 +529,7 @@ def _try(mutant: Mutant) -> Outcome:
         path = copy / "src" / "softndk" / mutant.file
         path.write_text(mutant.applied_to(path.read_text(encoding="utf-8")), encoding="utf-8")
         status, told = _run(copy, tests)
-    failed = _FAILED.search(told)
-    first = failed[1].partition("::")[2] if failed else told.strip().rpartition("\n")[2]
-    return Outcome(mutant, len(tests), status, first, time.monotonic() - begun)
+    return Outcome(mutant, len(tests), status, told, time.monotonic() - begun)
 
 
 @contextmanager
@@ -555,8 +559,14 @@ def _show(outcomes: list[Outcome], seconds: float) -> None:
         shown.add_row(mutant.rule, mutant.what, str(outcome.tests), caught, outcome.first, f"{outcome.seconds:.1f}")
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(shown)
-    caught_count = sum(outcome.caught for outcome in outcomes)
-    console.print(f"{caught_count} of {len(outcomes)} mutants caught, {seconds:.0f} s", highlight=False)
+    missed = [outcome for outcome in outcomes if not outcome.caught]
+    for outcome in missed:
+        last_lines = "\n   ".join(outcome.told.strip().splitlines()[-20:])
+        print(f"{outcome.mutant.rule}, {outcome.mutant.what}: not caught, pytest ended with {outcome.status}:")
+        print(f"   {last_lines}")
+    console.print(f"{len(outcomes) - len(missed)} of {len(outcomes)} mutants caught, {seconds:.0f} s", highlight=False)
+    if missed:
+        print("not caught:", "; ".join(f"{outcome.mutant.rule}, {outcome.mutant.what}" for outcome in missed))
 
 
 if __name__ == "__main__":

@@ -1341,6 +1341,24 @@ def test_the_port_stays_taken_until_listener_and_accepted_connectors_are_closed(
         b.adapter.listen(address)
 
 
+@pytest.mark.rules("R-EP-1", "R-EP-2")
+def test_a_connector_holds_its_own_address_whatever_tcp_does(both: Pair) -> None:
+    """The words tell who holds it: TCP may still keep the address of a connection that is over, or have let it go."""
+    a, b = both
+    held = "is held by objects that are not closed"
+    address = a.connector.local_address
+    b.qp.flush()
+    assert not ended(a).graceful
+    with pytest.raises(AddressUnavailable, match=held):
+        a.adapter.listen(address)
+    with pytest.raises(AddressUnavailable, match=held):
+        a.adapter.create_shared_endpoint(address)
+    qp = a.pd.create_qp(a.cq, a.cq, receive_queue_depth=1, initiator_queue_depth=1)
+    connecting = a.adapter.create_connector().connect(qp, b.connector.local_address, source=address)
+    with pytest.raises(AddressUnavailable, match=held):
+        connecting.result(PATIENCE_S)
+
+
 @pytest.mark.rules("R-EP-1")
 @pytest.mark.skipif(sys.platform != "linux", reason="how long an address rests is the system's business")
 def test_an_address_that_tcp_still_keeps_is_told_as_that() -> None:

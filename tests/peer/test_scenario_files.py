@@ -1,5 +1,6 @@
 """Scenario files: what can be written, and that every mistake is told with file, line, step and field."""
 
+import importlib
 import socket
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from softndk.peer import Kind, Peer, Reaction, Role, Scenario, ScenarioError, Ve
 from softndk.peer.vocabulary import BLOCKS, step_kinds
 from tests.peer.ends import accept, judged
 
+MODULE = importlib.import_module("softndk.peer.scenario")  # the package has a function of that name
 HEAD = "title: t\nrule: RFC 1\nrequired: accepts\nsteps:\n"
 
 
@@ -153,6 +155,46 @@ def test_aliases_cannot_grow_without_bound(tmp_path: Path) -> None:
     parts += [f"&{chr(97 + level)} [{','.join([f'*{chr(96 + level)}'] * 10)}]" for level in range(1, 8)]
     with pytest.raises(ScenarioError, match="more than 100000 values"):
         load(written(tmp_path, HEAD + f"  - send: {{payload: [{', '.join(parts)}]}}\n"))
+
+
+def nested(steps: str, *times: object) -> str:
+    for count in times:
+        steps = f"{{repeat: {{times: {count}, steps: [{steps}]}}}}"
+    return f"  - start\n  - {steps}\n"
+
+
+def test_the_steps_of_a_scenario_are_bounded(tmp_path: Path) -> None:
+    """However deep `repeat` nests: the steps are counted as often as they are done, and told before anything is sent."""
+    [one] = load(written(tmp_path, HEAD + nested("sync, write, send", 1000, 333)))
+    assert one.name == "mine"
+    for steps, count in (
+        (nested("sync", 1000, 1000), 1000 * 1000 + 1),
+        (nested("sync", 10_000, 10_000, 10_000), 10**12 + 1),
+        (nested("{together: {steps: [write, write]}}", 10_000, 51), 2 * 510_000 + 1),
+        (nested("sync", *[100_000] * 20), 10**18 + 1),  # a number of 100 digits would help nobody
+        ("  - write\n" + nested("sync", 1000, 500) + nested("sync", 1000, 500), 1_000_003),
+    ):
+        with pytest.raises(ScenarioError) as failure:
+            load(written(tmp_path, f"name: too-long\n{HEAD}{steps}"))
+        problem = str(failure.value).replace(f"{tmp_path}/", "")
+        assert problem.startswith(f"mine.yaml:5: scenario 'too-long': at least {count} steps, limit 1000000"), problem
+        assert "repeat fewer times" in problem
+
+
+def test_steps_of_variable_number_are_bounded_when_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`times` of a variable is known only at run time; each play begins to count at 0."""
+    [one] = load(written(tmp_path, HEAD + nested("{pause: 0}", "$ird", "$ord")))  # accept() says 16 and 16
+    monkeypatch.setattr(MODULE, "MOST_STEPS", 257)
+    for _ in range(2):
+        assert judged(one, accept_and_stay).verdict is Verdict.REQUIRED
+    monkeypatch.setattr(MODULE, "MOST_STEPS", 256)
+    with pytest.raises(ScenarioError, match=r"mine.yaml:6: step 1 \(pause\): 257 steps, limit 256 for a scenario"):
+        judged(one, accept_and_stay)
+
+
+def accept_and_stay(peer: Peer) -> None:
+    accept(peer)
+    peer.wait_for_end()
 
 
 def test_a_long_value_is_not_repeated_in_full(tmp_path: Path) -> None:

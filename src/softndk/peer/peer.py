@@ -85,6 +85,8 @@ class Peer:
         """Something has been sent, or ended, since the last time that the other side was waited for."""
         self.received_before = 0
         """Frames that had come and been looked at when the other side was waited for last."""
+        self.steps_done = 0
+        """Steps of a scenario's file, for its limit."""
         self._msn: dict[int, int] = {}
         self._mo: dict[int, int] = {}
         self._framer: Framer | None = None

@@ -27,6 +27,12 @@ __all__ = ["Scenario", "ScenarioError", "load", "scenario", "shipped"]
 MOST_FILE_OCTETS: Final = 1 << 20
 MOST_NODES: Final = 100_000
 """Values in one file, each alias counted as often as it is used."""
+MOST_STEPS: Final = 1_000_000
+"""Steps that a scenario of a file does, those in `repeat` counted as often as they are done. More than ten for each turn
+of the longest `repeat`, and more than a connection under test needs; without it, a few lines could keep a player busy for
+years."""
+_COUNTED_STEPS: Final = 10**18
+"""Beyond it nobody counts on: the number is for a message only."""
 _KEYS: Final = ("name", "title", "rule", "why", "roles", "ulp", "required", "allowed", "steps")
 _ROLES: Final = {role.value: role for role in Role}
 
@@ -173,6 +179,22 @@ def python_problem(source: str, error: BaseException) -> str:
 # ---- YAML
 
 
+def _too_many(steps: str) -> str:
+    return f"{steps} steps, limit {MOST_STEPS} for a scenario; repeat fewer times, or make several scenarios of it"
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """Steps that are done one after the other. count: how many they are, as far as that is known before."""
+
+    actions: Sequence[Callable[[Peer], None]]
+    count: int
+
+    def __call__(self, peer: Peer) -> None:
+        for action in self.actions:
+            action(peer)
+
+
 class _Reader:
     """One file. Goes through its nodes, so that each value keeps its line."""
 
@@ -258,14 +280,13 @@ class _Reader:
             rping = True
         required = tuple(self.reactions(entries["required"][1], "required"))
         allowed = self.reactions(entries["allowed"][1], "allowed") if "allowed" in entries else {}
-        actions = self.steps(entries["steps"][1], {"ird", "ord"})
-
-        def play(peer: Peer) -> None:
-            for action in actions:
-                action(peer)
+        name = texts.get("name", stem)
+        steps = self.steps(entries["steps"][1], {"ird", "ord"})
+        if steps.count > MOST_STEPS:
+            raise self.error(entries["steps"][0], f"scenario {name!r}: {_too_many(f'at least {steps.count}')}")
 
         return Scenario(
-            name=texts.get("name", stem),
+            name=name,
             title=texts["title"],
             rule=texts["rule"],
             roles=roles,
@@ -275,7 +296,7 @@ class _Reader:
             why=texts.get("why", ""),
             source=self._name,
             text=self._text[node.start_mark.index : node.end_mark.index].rstrip() + "\n",
-            play=play,
+            play=steps,
         )
 
     def _roles(self, node: yaml.Node) -> tuple[Role, ...]:
@@ -288,15 +309,19 @@ class _Reader:
 
     # steps
 
-    def steps(self, node: yaml.Node, known: set[str], *, inside_together: bool = False) -> list[Callable[[Peer], None]]:
+    def steps(self, node: yaml.Node, known: set[str], *, inside_together: bool = False) -> "_Steps":
         if not isinstance(node, yaml.SequenceNode) or not node.value:
             raise self.error(node, "steps must be a list (- step: fields)")
-        return [
+        made = [
             self._step(item, number, known, inside_together=inside_together)
             for number, item in enumerate(node.value, 1)
         ]
+        return _Steps([action for action, _ in made], sum(count for _, count in made))
 
-    def _step(self, node: yaml.Node, number: int, known: set[str], *, inside_together: bool) -> Callable[[Peer], None]:
+    def _step(
+        self, node: yaml.Node, number: int, known: set[str], *, inside_together: bool
+    ) -> tuple[Callable[[Peer], None], int]:
+        """What the step does, and how many steps that is."""
         if isinstance(node, yaml.ScalarNode):
             if self.value(node) is None:
                 raise self.error(node, f"step {number} is empty")
@@ -319,7 +344,7 @@ class _Reader:
         where = f"step {number} ({name})"
         if name in BLOCKS:
             return self._block(kind, key, body, where, known, inside_together=inside_together)
-        return self._action(kind, key, self._fields(kind, key, body, where, known), where)
+        return self._action(kind, key, self._fields(kind, key, body, where, known), where), 1
 
     def _fields(
         self, kind: StepKind, key: yaml.Node, body: yaml.Node | None, where: str, known: set[str]
@@ -382,29 +407,34 @@ class _Reader:
         known: set[str],
         *,
         inside_together: bool,
-    ) -> Callable[[Peer], None]:
+    ) -> tuple[Callable[[Peer], None], int]:
         if not isinstance(body, yaml.MappingNode):
             raise self.error(key, f"{where}: needs the field 'steps'")
         values = self._fields(kind, key, body, where, known)
         inner = [node for name, (_, node) in self.entries(body, where).items() if name == STEPS_FIELD]
         if not inner:
             raise self.error(key, f"{where}: needs the field 'steps'")
-        actions = self.steps(inner[0], known, inside_together=inside_together or kind.name == "together")
+        steps = self.steps(inner[0], known, inside_together=inside_together or kind.name == "together")
 
         def repeat(peer: Peer) -> None:
             for _ in range(resolved(values["times"], peer.variables)):
-                for action in actions:
-                    action(peer)
+                steps(peer)
 
         def together(peer: Peer) -> None:
             with peer.together(values.get("split")):
-                for action in actions:
-                    action(peer)
+                steps(peer)
 
-        return repeat if kind.name == "repeat" else together
+        if kind.name == "together":
+            return together, steps.count
+        times = values["times"]
+        turns = 1 if isinstance(times, Later) else times  # a variable has its value at run time only; it is 1 at least
+        return repeat, min(turns * steps.count, _COUNTED_STEPS)
 
     def _action(self, kind: StepKind, key: yaml.Node, values: Mapping[str, Any], where: str) -> Callable[[Peer], None]:
         def action(peer: Peer) -> None:
+            peer.steps_done += 1
+            if peer.steps_done > MOST_STEPS:
+                raise self.error(key, f"{where}: {_too_many(str(peer.steps_done))}")
             try:
                 fields = {name: resolved(value, peer.variables) for name, value in values.items()}
                 getattr(peer, kind.name)(**fields)

@@ -13,9 +13,9 @@ from softndk.queues.pair import QueuePair
 
 __all__ = ["OVER", "UP", "Standing"]
 
-OVER = frozenset({State.TERMINATE, State.CLOSED, State.ERROR})
+OVER = (State.TERMINATE, State.CLOSED, State.ERROR)  # in a tuple they are compared by identity, not hashed
 """Nothing more comes of the connection for the program."""
-UP = frozenset({State.RTS, State.PEER_CLOSED, State.CLOSING})
+UP = (State.RTS, State.PEER_CLOSED, State.CLOSING)
 """Established and not at its end."""
 
 

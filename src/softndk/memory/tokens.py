@@ -43,7 +43,7 @@ class Scope(Enum):
     PRIVILEGED = "privileged token"
 
 
-_LOCAL: Final = frozenset({Scope.REGION_LOCAL, Scope.FAST_LOCAL, Scope.PRIVILEGED})
+_LOCAL: Final = (Scope.REGION_LOCAL, Scope.FAST_LOCAL, Scope.PRIVILEGED)
 
 
 class ProtectionDomain:

@@ -259,7 +259,7 @@ class _Source:
 
     def ready(self, kind: int) -> bool:
         cq = self._cq
-        return cq._closing or cq._ring.status is not Status.SUCCESS or cq._ring.holds(CqNotify(kind))
+        return cq._closing or cq._ring.status is not Status.SUCCESS or cq._ring.holds(kind)
 
     def take(self, max_results: int) -> list[Result]:
         return [] if self._cq._closing else self._cq._ring.take(max_results)

@@ -44,7 +44,9 @@ class CompletionRing:
         self._fire = fire
         self._placed = placed
         self._entries: deque[Result] = deque()
-        self._newest = dict.fromkeys(_KINDS, 0)  # running number of the newest entry that matches each type
+        self._newest: dict[int, int] = dict.fromkeys(
+            _KINDS, 0
+        )  # running number of the newest entry that matches each type
         self._number = 0  # running number of the newest entry
         self._seen = 0  # value of _number when the notification was last made
         self._error_told = False
@@ -81,8 +83,8 @@ class CompletionRing:
         """Running number of the newest entry taken. Not counted: a take that a signal interrupts stays in step."""
         return self._number - len(self._entries)
 
-    def holds(self, kind: CqNotify) -> bool:
-        """True if an entry that matches `kind` is present."""
+    def holds(self, kind: int) -> bool:
+        """True if an entry that matches `kind`, a CqNotify, is present."""
         return self._newest[kind] > self._taken
 
     def arm(self, kind: CqNotify) -> None:

@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from softndk.peer import Peer, Role, Verdict, play, scenario
+from softndk.peer import Outcome, Peer, Role, Verdict, play, scenario
 from softndk.peer.reactions import Kind
 from softndk.wire.terminate import Terminate
 from tests.peer.ends import accept, harmless, judged, stack, wrong_msn
@@ -111,6 +111,7 @@ def test_a_scrambled_terminate_without_headers(code: int) -> None:
     outcome = judged(wrong_msn, lambda peer: answer(peer, bytes([0x20, code, 0, 0])))
     expected = (0, 2, code) if code != 4 else (2, 0, 4)  # 0/2/4 is no code
     assert outcome.reaction.code == expected
+    assert codes_shown(outcome) == [expected]
 
 
 def test_a_scrambled_terminate_of_the_start_up() -> None:
@@ -131,6 +132,13 @@ def test_a_scrambled_terminate_of_the_start_up() -> None:
         outcome = play(too_many_reads, sock, Role.RESPONDER, timeout_s=10.0)
     assert outcome.reaction.code == (2, 0, 6)
     assert outcome.verdict is Verdict.OTHER_FORM
+    assert codes_shown(outcome) == [(2, 0, 6)]
+
+
+def codes_shown(outcome: Outcome) -> list[tuple[object, ...]]:
+    """The codes of the Terminates among the frames that are shown."""
+    frames = [seen.details for seen in outcome.story if seen.frame == "terminate"]
+    return [(details["layer"], details["type"], details["code"]) for details in frames]
 
 
 def test_a_terminate_without_the_header() -> None:

@@ -126,9 +126,11 @@ def startup(frame: StartupFrame, *, sent: bool, seconds: float) -> Seen:
     return Seen(sent, seconds, fields.kind.lower().replace(" ", "_"), fields.kind, fields.summary, fields.details)
 
 
-def segment(ulpdu: bytes | bytearray | memoryview, *, sent: bool, seconds: float, note: str = "") -> Seen:
-    """The DDP segment in an FPDU. note: what else is to be said of it."""
-    fields: Fields = segment_fields(memoryview(ulpdu))
+def segment(
+    ulpdu: bytes | bytearray | memoryview, *, sent: bool, seconds: float, note: str = "", started: bool | None = None
+) -> Seen:
+    """The DDP segment in an FPDU. note: what else is to be said of it. started: as `segment_fields`."""
+    fields: Fields = segment_fields(memoryview(ulpdu), started=started)
     opcode = fields.details.get("opcode")
     name = _NAMES.get(opcode, "unknown") if isinstance(opcode, int) else "unknown"
     summary = f"{fields.summary} [{note}]" if note else fields.summary

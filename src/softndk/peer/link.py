@@ -319,16 +319,17 @@ class Link:
         self._take_fpdus(octets)
 
     def _segment(self, ulpdu: bytes) -> None:
+        started = self.sent_fpdus > 0
         if self.terminate is not None:
             self.after_terminate += 1
         elif len(ulpdu) >= 2 and not ddp.is_tagged(ulpdu[0]) and opcode_of(ulpdu[1]) == Opcode.TERMINATE:
             try:
                 self.terminate_header = ddp.parse_untagged(ulpdu)
                 message = Terminate.parse(ulpdu[ddp.UNTAGGED_HEADER :])
-                self.terminate = message.settled(started=self.sent_fpdus > 0)
+                self.terminate = message.settled(started=started)
             except WireError as error:
                 self._give_up(f"a Terminate that cannot be read: {error}")
-        self._note(frames.segment(ulpdu, sent=False, seconds=self.seconds))
+        self._note(frames.segment(ulpdu, sent=False, seconds=self.seconds, started=started))
 
     def _note(self, seen: Seen) -> None:
         self.received += 1

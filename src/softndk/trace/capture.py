@@ -294,7 +294,8 @@ class _Connection:
         if not cutter.started and not cutter.lost:
             self.opposite(direction).cutter.marked = asks_for_markers(unit)
         elif cutter.is_terminate(unit):
-            comment = terminate_sentence(cutter.unmarked(unit))
+            started = self.opposite(direction).cutter.position > 0
+            comment = terminate_sentence(cutter.unmarked(unit), started=started)
         cutter.passed(len(unit))
         self._pieces(direction, unit[written:], now, comment)
         if comment:

@@ -156,6 +156,12 @@ class _Stream:
             return True
         return False if len(self.startup) == len(FrameKind) else None
 
+    def has_sent(self, side: "_Side") -> bool:
+        """Whether that side has sent FPDUs that the other's Terminate can be about: they were seen, or the capture begins
+        behind the start-up.
+        """
+        return side.has_sent or not self.startup
+
     def is_succeeded_by(self, segment: Segment) -> bool:
         """Whether this segment opens the next connection of the same two ports."""
         side = self._sides.get(segment.source)
@@ -203,6 +209,8 @@ class _Side:
     def __init__(self, stream: _Stream, source: Address, destination: Address) -> None:
         self.assembler = Assembler()
         self.is_iwarp = False
+        self.has_sent = False
+        """An FPDU was seen."""
         self.ended = False
         self._stream = stream
         self._source = source
@@ -348,11 +356,13 @@ class _Side:
     def _fpdu(self, unit: memoryview) -> Frame:
         fpdu = self._cutter.unmarked(unit)
         ulpdu = fpdu[LENGTH_FIELD : LENGTH_FIELD + (fpdu[0] << 8 | fpdu[1])]
+        self.has_sent = True
+        receiver = self._stream.side(self._destination, self._source)
         used = self._stream.crc
         crc_ok = None if used is False else _crc_matches(unit)
         if used is None and not crc_ok:
             crc_ok = None
-        return self._frame(self._last, segment_fields(ulpdu), crc_ok)
+        return self._frame(self._last, segment_fields(ulpdu, started=self._stream.has_sent(receiver)), crc_ok)
 
     def _frame(self, origin: Origin, fields: Fields, crc_ok: bool | None) -> Frame:
         initiator = self._stream.initiator

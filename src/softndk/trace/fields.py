@@ -108,21 +108,25 @@ def is_plausible(head: bytes | bytearray | memoryview) -> bool:
     )
 
 
-def segment_fields(ulpdu: memoryview) -> Fields:
-    """Fields of one DDP segment. One that cannot be read is of the kind "malformed FPDU"; nothing is raised."""
+def segment_fields(ulpdu: memoryview, *, started: bool | None = None) -> Fields:
+    """Fields of one DDP segment. One that cannot be read is of the kind "malformed FPDU"; nothing is raised.
+
+    started: for a Terminate that can be read both ways, whether its receiver has sent FPDUs (see Terminate.settled); None:
+    its octets alone count.
+    """
     if len(ulpdu) < 2:
         return _malformed(ulpdu, f"a ULPDU of {len(ulpdu)} octets has no control octets")
     try:
         if is_tagged(ulpdu[0]):
             return _tagged(parse_tagged(ulpdu), ulpdu[TAGGED_HEADER:])
-        return _untagged(parse_untagged(ulpdu), ulpdu[UNTAGGED_HEADER:])
+        return _untagged(parse_untagged(ulpdu), ulpdu[UNTAGGED_HEADER:], started)
     except WireError as error:
         return _malformed(ulpdu, str(error))
 
 
-def terminate_sentence(fpdu: memoryview) -> str:
-    """What a Terminate says, from its whole FPDU (without markers)."""
-    fields = segment_fields(fpdu[LENGTH_FIELD : LENGTH_FIELD + (fpdu[0] << 8 | fpdu[1])])
+def terminate_sentence(fpdu: memoryview, *, started: bool | None = None) -> str:
+    """What a Terminate says, from its whole FPDU (without markers). started: as `segment_fields`."""
+    fields = segment_fields(fpdu[LENGTH_FIELD : LENGTH_FIELD + (fpdu[0] << 8 | fpdu[1])], started=started)
     return f"{fields.kind}: {fields.details.get('sentence') or fields.summary}"
 
 
@@ -165,7 +169,7 @@ def _tagged(header: TaggedHeader, payload: memoryview) -> Fields:
     return Fields(_kind(opcode_of(header.rsvdulp)), summary, details, payload)
 
 
-def _untagged(header: UntaggedHeader, payload: memoryview) -> Fields:
+def _untagged(header: UntaggedHeader, payload: memoryview, started: bool | None) -> Fields:
     opcode = opcode_of(header.rsvdulp)
     details: dict[str, Detail] = {"opcode": opcode, "qn": header.qn, "msn": header.msn, "mo": header.mo}
     summary = "" if opcode == Opcode.TERMINATE else f"MSN {header.msn} "
@@ -174,14 +178,14 @@ def _untagged(header: UntaggedHeader, payload: memoryview) -> Fields:
         summary += f"invalidates 0x{header.rsvdulp_word:08x} "
     place = f"MO {header.mo} len {len(payload)}"
     try:
-        summary += _body(opcode, payload, details) or place
+        summary += _body(opcode, payload, details, started) or place
     except WireError as error:
         details["problem"] = f"body: {error}"
         summary += f"{place} (body: {error})"
     return Fields(_kind(opcode), summary + _end(details, header), details, payload)
 
 
-def _body(opcode: int, body: memoryview, details: dict[str, Detail]) -> str:
+def _body(opcode: int, body: memoryview, details: dict[str, Detail], started: bool | None) -> str:
     """Fill in the fields of a body that the protocol defines; empty text: the body is the user's payload."""
     if opcode == Opcode.READ_REQUEST:
         read = ReadRequest.parse(body)
@@ -189,7 +193,8 @@ def _body(opcode: int, body: memoryview, details: dict[str, Detail]) -> str:
         source, sink = _place(read.source_stag, read.source_to), _place(read.sink_stag, read.sink_to)
         return f"reads {read.size} from {source} into {sink}"
     if opcode == Opcode.TERMINATE:
-        return _terminate(Terminate.parse(body), details)
+        terminate = Terminate.parse(body)
+        return _terminate(terminate if started is None else terminate.settled(started=started), details)
     if opcode in IMMEDIATES:
         details["data"] = body.hex()
         return f"data {body.hex()}"

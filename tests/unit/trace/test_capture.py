@@ -13,7 +13,7 @@ import pytest
 from softndk.trace import CaptureWriter, read_frames
 from softndk.trace.packets import ACK, FIN, MAX_PAYLOAD, PSH, RST, SYN, Segment, parse_segment
 from softndk.trace.pcapng import Packet, read_packets
-from tests.vectors.fpdu_model import stream
+from tests.vectors.fpdu_model import fpdu, stream
 from tests.vectors.iwarp_vectors import named
 
 HERE = ("10.0.0.1", 40001)
@@ -285,6 +285,18 @@ def test_the_file_is_whole_after_a_terminate_a_fin_and_a_reset(tmp_path: Path) -
         assert [frame.kind for frame in read_frames(path)][-1] == "FIN"
         tap.reset(by_peer=True)
         assert [frame.kind for frame in read_frames(path)][-1] == "reset"
+
+
+def test_the_comment_of_a_terminate_says_what_it_can_be_about(tmp_path: Path) -> None:
+    """Without headers, siw's 0/2/6 has the octets of 2/0/6, which is a matter of the start-up (RFC 6581 9)."""
+    bare = fpdu(TERMINATE[2:20] + bytes.fromhex("20060000"), position=0, crc=True, markers=False)
+    for sent, sentence in ((REQUEST, b"insufficient IRD (2/0/6)"), (REQUEST + SEND, b"unexpected opcode (0/2/6)")):
+        path = tmp_path / "trace.pcapng"
+        with CaptureWriter(path) as writer:
+            tap = writer.stream(HERE, THERE, active=True)
+            tap.sent(sent)
+            tap.received(REPLY + bare)
+        assert sentence in path.read_bytes()
 
 
 def test_much_is_written_without_being_asked(tmp_path: Path) -> None:

@@ -245,6 +245,36 @@ def test_a_capture_that_begins_in_the_middle(path: Path) -> None:
         assert frames[0].direction is Direction.UNKNOWN
 
 
+@pytest.mark.parametrize(
+    ("body", "before", "meant"),
+    [
+        ("20060000", "start-up", (2, 0, 6)),
+        ("02060000", "start-up", (2, 0, 6)),
+        ("20060000", "start-up and an FPDU", (0, 2, 6)),
+        ("02060000", "start-up and an FPDU", (0, 2, 6)),
+        ("20060000", "an FPDU", (0, 2, 6)),
+        ("20060000", "nothing", (0, 2, 6)),
+        ("20020000", "an FPDU", (2, 0, 2)),
+        ("02070000", "start-up", (2, 0, 7)),
+    ],
+)
+def test_a_terminate_without_headers_is_read_by_what_it_can_be_about(
+    path: Path, body: str, before: str, meant: tuple[int, int, int]
+) -> None:
+    """RFC 6581 9: "insufficient IRD" (2/0/6) is a matter of the start-up; the driver of Linux exchanges layer and type, so
+    that its "unexpected opcode" (0/2/6) has the same octets. Behind the start-up, where a capture may begin, only that fits.
+    """
+    head = named("Terminate for a bad CRC").octets[2:20]
+    terminate = fpdus(head + bytes.fromhex(body))
+    parts = opened() if "start-up" in before else []
+    parts += data(START, UNITS[0]) if "FPDU" in before else []
+    frames = list(read_frames(capture(path, [*parts, (B, 5024, PSH | ACK, terminate)])))
+    (found,) = [frame for frame in frames if frame.kind == "Terminate"]
+    assert (found.details["layer"], found.details["type"], found.details["code"]) == meant
+    assert found.details["scrambled"] == (meant[0] != int(body[0]))
+    assert "({:x}/{:x}/{:x})".format(*meant) in found.summary
+
+
 def test_a_capture_that_begins_with_the_request(path: Path) -> None:
     capture(path, [(A, 1, ACK, REQUEST), (B, 1, ACK, REPLY), *data(27, UNITS[0])])
     assert kinds(path) == ["MPA request", "MPA reply", "RDMA Write"]

@@ -88,3 +88,34 @@ def advertises_too_little() -> _Lying:
     made = _Lying()
     made.wrapper = _AdapterThatAdvertisesTooLittle
     return made
+
+
+def cannot_be_made() -> _Lying:
+    """Fails before there is anything to judge."""
+    raise RuntimeError("the driver is not loaded")
+
+
+class _OpensNothing(PythonIwarp):
+    name = "no adapter"
+
+    def open_adapter(
+        self, side: Side = Side.ACTIVE, *, version: NdkVersion = NEWEST, hurry: bool = False, strict: bool = False
+    ) -> Adapter:
+        raise OSError("no such device")
+
+
+def opens_nothing() -> _OpensNothing:
+    """Its adapters cannot be opened."""
+    return _OpensNothing()
+
+
+class _AdapterWithoutInfo(_Wrapped):
+    def query_info(self) -> AdapterInfo:
+        raise NotImplementedError("query_info is not there yet")
+
+
+def tells_no_info() -> _Lying:
+    """Its adapters open, but do not say what they can do."""
+    made = _Lying()
+    made.wrapper = _AdapterWithoutInfo
+    return made

@@ -69,6 +69,25 @@ def test_a_provider_that_is_not_there_or_is_none_is_a_usage_error(tmp_path: Path
     assert provider in told
 
 
+@pytest.mark.parametrize(
+    ("provider", "error"),
+    [
+        ("cannot_be_made", "RuntimeError: the driver is not loaded"),
+        ("opens_nothing", "OSError: no such device"),
+        ("tells_no_info", "NotImplementedError: query_info is not there yet"),
+    ],
+)
+def test_a_provider_that_fails_before_the_first_case_is_told_with_its_error_and_place(
+    tmp_path: Path, provider: str, error: str
+) -> None:
+    status, told, data = run(tmp_path, "-k", "test_listeners", provider=f"tests.rules.lying_providers:{provider}")
+    assert status == pytest.ExitCode.USAGE_ERROR, told
+    assert error in told
+    assert "lying_providers.py:" in told
+    assert "INTERNALERROR" not in told
+    assert not data
+
+
 def test_the_matrix_counts_a_case_once_a_topic_and_a_rule_by_its_worst_case() -> None:
     matrix = Matrix("somebody's", {}, all_rules())
     matrix.cases = [
@@ -92,3 +111,25 @@ def test_the_matrix_counts_a_case_once_a_topic_and_a_rule_by_its_worst_case() ->
     lines = matrix.lines()
     assert lines[0] == "provider: somebody's"
     assert any(line.split() == ["Arming", "1", "-", "1", "1"] for line in lines)
+
+
+def test_the_matrix_names_each_rule_that_fails_with_its_words_and_cases() -> None:
+    matrix = Matrix("somebody's", {}, all_rules())
+    matrix.cases = [
+        Case("test_arm.py::test_one[1-plain]", ("R-ARM-1", "R-ARM-2"), (), passed=False),
+        Case("test_arm.py::test_one[2-plain]", ("R-ARM-1", "R-ARM-2"), (), passed=False),
+        Case("test_arm.py::test_two", ("R-ARM-2",), (), passed=False),
+        Case("test_arm.py::test_three", ("R-ARM-2", "R-ARM-3"), (), passed=True),
+        Case("test_arm.py::test_four", ("R-ARM-4",), (), passed=False, skipped=True),
+    ]
+    lines = matrix.lines()
+    says = all_rules()
+    assert lines[-5:] == [
+        f"R-ARM-1 fails: {says['R-ARM-1'].says}",
+        "    test_one",
+        f"R-ARM-2 fails: {says['R-ARM-2'].says}",
+        "    test_one",
+        "    test_two",
+    ]
+    matrix.cases = matrix.cases[3:]
+    assert not any("fails:" in line for line in matrix.lines())

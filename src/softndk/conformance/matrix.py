@@ -5,7 +5,7 @@ the rules want, as refused cleanly; any other that did not pass, as failing.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
@@ -90,7 +90,20 @@ class Matrix:
             f"provider: {self.provider}",
             *_aligned(table),
             f"cases: {len(self.cases)}; rules with a case: {sum(by_rule.values())} of {testable} testable ({told})",
+            *self._failing(),
         ]
+
+    def _failing(self) -> Iterator[str]:
+        """Each rule that a case has failed, with what it says and the functions of these cases."""
+        failing: dict[str, list[str]] = {}
+        for case in self.cases:
+            if case.outcome is Outcome.FAILS:
+                for name in case.rules:
+                    failing.setdefault(name, []).append(case.name.partition("[")[0].rpartition("::")[2])
+        for name, rule in self.rules.items():
+            if name in failing:
+                yield f"{name} fails: {rule.says}"
+                yield from (f"    {function}" for function in dict.fromkeys(failing[name]))
 
     def as_json(self) -> dict[str, Any]:
         """The matrix for a program."""

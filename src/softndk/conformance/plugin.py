@@ -4,7 +4,9 @@ The suite's own conftest loads it; the options are in `pytest_softndk`. It looks
 """
 
 import json
+import traceback
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from enum import Enum
 from importlib import import_module
@@ -67,7 +69,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Refuse a rule that is not in the list; a case without one."""
+    """Refuse a rule that is not in the list; a case without one; a provider that cannot be judged."""
     cases = [item for item in items if _is_case(item)]
     config.stash[_SUITE_ALONE] = bool(cases) and len(cases) == len(items)
     for item in cases:
@@ -75,6 +77,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         unknown = [name for name in names if name not in all_rules()]
         if unknown or not names:
             raise pytest.UsageError(f"{item.nodeid}: {f'unknown rules {unknown}' if unknown else 'names no rule'}")
+    if cases and not config.option.collectonly:
+        _matrix(config)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -85,7 +89,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     required = [feature for mark in pyfuncitem.iter_markers("requires") for feature in mark.args]
     if not required:
         return None
-    missing = [feature for feature in required if feature not in _features(pyfuncitem.config)]
+    missing = [feature for feature in required if feature not in pyfuncitem.config.stash[_FEATURES]]
     if not missing:
         return None
     pyfuncitem.stash[_MISSING] = tuple(feature.value for feature in missing)
@@ -119,7 +123,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Print the matrix where the suite was run by itself or asked for; write it where asked for."""
     matrix = config.stash.get(_MATRIX, None)
     path = config.getoption("--ndk-matrix", None)
-    if matrix is None:
+    if matrix is None or not matrix.cases:
         return
     if path is not None:
         Path(path).write_text(json.dumps(matrix.as_json(), indent=2, default=_plain) + "\n", encoding="utf-8")
@@ -152,27 +156,35 @@ def _provider(config: pytest.Config) -> Provider:
             raise pytest.UsageError(f"--ndk-provider={name}: {error}") from None
         if not callable(factory):
             raise pytest.UsageError(f"--ndk-provider={name}: a {type(factory).__name__}, which nobody can call")
-        made = factory()
-        if not isinstance(made, Provider):
+        with _usage_error(name):
+            made = factory()
+            is_provider = isinstance(made, Provider)
+        if not is_provider:
             raise pytest.UsageError(f"--ndk-provider={name}: makes a {type(made).__name__}, not a Provider")
         config.stash[_PROVIDER] = made
     return config.stash[_PROVIDER]
 
 
-def _features(config: pytest.Config) -> frozenset[Feature]:
-    if _FEATURES not in config.stash:
-        with _provider(config).open_adapter(Side.ACTIVE) as adapter:
-            config.stash[_FEATURES] = advertised(adapter)
-    return config.stash[_FEATURES]
-
-
 def _matrix(config: pytest.Config) -> Matrix:
     if _MATRIX not in config.stash:
         provider = _provider(config)
-        with provider.open_adapter(Side.ACTIVE) as adapter:
-            info = asdict(adapter.query_info())
-        config.stash[_MATRIX] = Matrix(provider.name, info, all_rules())
+        with _usage_error(config.getoption("--ndk-provider", DEFAULT_PROVIDER)):
+            with provider.open_adapter(Side.ACTIVE) as adapter:
+                info = asdict(adapter.query_info())
+                config.stash[_FEATURES] = advertised(adapter)
+            config.stash[_MATRIX] = Matrix(provider.name, info, all_rules())
     return config.stash[_MATRIX]
+
+
+@contextmanager
+def _usage_error(provider: str) -> Iterator[None]:
+    """A provider that fails before the first case has nothing to be judged: one line that says where it failed."""
+    try:
+        yield
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        told = f"{place.filename}:{place.lineno}: {type(error).__name__}: {error}"
+        raise pytest.UsageError(f"--ndk-provider={provider}: cannot be judged, it raises: {told}") from error
 
 
 def _plain(value: object) -> object:

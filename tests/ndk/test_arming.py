@@ -30,6 +30,7 @@ from softndk import (
     Status,
     open_adapter,
 )
+from softndk.conformance.bench import OwnLock
 from softndk.testing import End, Pair, kill
 from tests.ndk.ends import PATIENCE_S, callbacks_have_run, connect, contexts, loose_end, one, succeed, take
 
@@ -370,31 +371,32 @@ def test_the_completion_is_in_the_queue_when_the_callback_runs() -> None:
 def test_the_callback_never_runs_inside_arm_nor_inside_a_post(rig: Armed) -> None:
     """The program may hold a lock of its own around both (R-ARM-12)."""
     threads: list[int] = []
-    own = threading.Lock()
+    own = OwnLock()
 
     def on_notify(cq: Cq, status: Status) -> None:
-        with own:
-            threads.append(threading.get_ident())
+        threads.append(threading.get_ident())
+        own.in_a_callback()
 
     cq = rig.end.adapter.create_cq(8, on_notify)
     over = rig.end.pd.create_qp(cq, cq, receive_queue_depth=8, initiator_queue_depth=8)
     other = rig.peer.pd.create_qp(rig.peer.cq, rig.peer.cq, receive_queue_depth=8, initiator_queue_depth=8)
     connect(rig.peer.adapter, other, rig.end.adapter, over)
     over.flush()  # from now on every post completes within the post
-    with own:
+    with own.around_a_call():
         over.receive([])
         cq.arm()
     callbacks_have_run(rig.end.adapter)
-    with own:
+    with own.around_a_call():
         cq.get_results()
         cq.arm()
         over.receive([])
     callbacks_have_run(rig.end.adapter)
-    with own:
+    with own.around_a_call():
         cq.get_results()
         cq.arm()
         over.send([])
     callbacks_have_run(rig.end.adapter)
+    own.check()
     assert len(threads) == 3
     assert threading.get_ident() not in threads
     assert len(set(threads)) == 1

@@ -42,6 +42,7 @@ __all__ = [
     "Bench",
     "End",
     "FastRegion",
+    "OwnLock",
     "Pair",
     "callbacks_have_run",
     "contexts",
@@ -134,6 +135,42 @@ def callbacks_have_run(adapter: Adapter) -> None:
     passed = threading.Event()
     adapter.create_pd().close(on_done=lambda _: passed.set())
     assert passed.wait(PATIENCE_S)
+
+
+class OwnLock:
+    """A lock of the program's own, which it holds around its calls and takes in its callbacks.
+
+    A callback that runs inside such a call, or that such a call waits for, would never get it. Here it gives up and
+    notes that; `check` then tells.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holder = 0
+        self._faults: list[str] = []
+
+    @contextmanager
+    def around_a_call(self) -> Iterator[None]:
+        """Hold the lock for what is done inside."""
+        with self._lock:
+            self._holder = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._holder = 0
+
+    def in_a_callback(self) -> None:
+        """Take the lock and give it back, as a callback does that shares data with its program."""
+        if self._holder == threading.get_ident():
+            self._faults.append("the callback runs inside the call")
+        elif self._lock.acquire(timeout=PATIENCE_S):
+            self._lock.release()
+        else:
+            self._faults.append("the call does not return before the callback does")
+
+    def check(self) -> None:
+        """Every callback has got the lock."""
+        assert not self._faults, self._faults
 
 
 # ---- ends

@@ -48,6 +48,7 @@ def parents(adapter: Adapter) -> tuple[Any, Any]:
 
 
 class TestObjects:
+    @pytest.mark.rules("R-CREATE-5")
     @pytest.mark.parametrize("name", MAKERS)
     def test_one_too_many_is_refused_and_a_close_makes_room(self, name: str) -> None:
         make = MAKERS[name]

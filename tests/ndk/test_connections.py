@@ -284,6 +284,24 @@ def test_the_indication_lets_the_passive_side_send_first() -> None:
         assert one(a.cq).bytes_transferred == 13
 
 
+@pytest.mark.rules("R-IW-1")
+@pytest.mark.parametrize("revision", [1, 2])
+def test_without_the_indication_the_passive_side_sends_when_it_has_heard_the_active_side(revision: int) -> None:
+    with open_adapter() as adapter:
+        end = loose_end(adapter)
+        listener = adapter.listen()
+        with RawPeer.to(listener.local_address) as peer:
+            peer.send_request(revision=revision, enhanced=Enhanced(ird=4, ord=4))
+            end.qp.receive(end.mr[0:16])
+            listener.next_request().result(PATIENCE_S).accept(end.qp).result(PATIENCE_S)
+            peer.read_startup()
+            end.qp.send(b"passive", context="sent")
+            assert end.cq.get_results() == []
+            peer.send_message(b"active first")
+            received, sent = take(end.cq, 2)
+            assert (received.bytes_transferred, sent.request_context) == (12, "sent")
+
+
 @pytest.mark.parametrize(
     ("answer", "opcode"),
     [

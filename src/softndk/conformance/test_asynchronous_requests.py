@@ -5,16 +5,21 @@ from typing import Any
 
 import pytest
 
-from softndk import ConnectionInvalid, Connector, InvalidParameter, NdkError, Pending, Status
+from softndk import ConnectionInvalid, Connector, Cq, InvalidParameter, NdkError, Pending, Status
 from softndk.conformance.bench import (
+    FAST_RIGHTS,
     PATIENCE_S,
     Bench,
+    OwnLock,
     Pair,
     callbacks_have_run,
     contexts,
+    ended,
     failure,
     statuses,
+    succeed,
     take,
+    until,
 )
 from softndk.conformance.providers import Side
 
@@ -58,23 +63,24 @@ def test_a_call_that_raises_calls_nothing_back_and_has_changed_nothing(bench: Be
 def test_a_callback_never_runs_inside_the_call(bench: Bench) -> None:
     """Neither for a request that has finished at once; the program may hold a lock around the call."""
     end = bench.end()
-    own = threading.Lock()
+    own = OwnLock()
     threads: list[int] = []
     told = threading.Semaphore(0)
 
     def note(_: object) -> None:
-        with own:
-            threads.append(threading.get_ident())
+        threads.append(threading.get_ident())
+        own.in_a_callback()
         told.release()
 
     mr = end.pd.create_mr()
-    with own:
+    with own.around_a_call():
         mr.register(bytearray(8), 0).add_done_callback(note)
         end.adapter.create_connector().connect(end.qp, bench.nobody(end.adapter)).add_done_callback(note)
         end.adapter.build_lam(bytearray(8)).add_done_callback(note)
         mr.close(on_done=note)
     for _ in range(4):
         assert told.acquire(timeout=PATIENCE_S)
+    own.check()
     assert threading.get_ident() not in threads
 
 
@@ -162,6 +168,45 @@ def test_every_call_that_does_not_wait_is_legal_in_a_callback(bench: Bench) -> N
     listener.listen((bench.provider.addresses(Side.PASSIVE)[0], 0)).result(PATIENCE_S)
     a.adapter.connect(a.qp, listener.local_address).result(PATIENCE_S)
     assert done.wait(PATIENCE_S)
+
+
+@pytest.mark.rules("R-CONC-6", "R-ARM-6")
+def test_posts_and_what_ends_a_connection_are_legal_in_a_callback(bench: Bench) -> None:
+    passive, found, ends = bench.adapter(Side.PASSIVE), list[object](), list[Pending[None]]()
+
+    def on_notify(cq: Cq, _: Status) -> None:
+        if not found:
+            found.extend(contexts(cq.get_results()))
+            b.qp.send([], context="send")
+            b.qp.write([], 0, a.mr.remote_token, context="write")
+            b.qp.read([], 0, a.mr.remote_token, context="read")
+            b.qp.fast_register(fast, lam, flags=FAST_RIGHTS, context="fast register")
+            b.qp.invalidate(fast, context="invalidate")
+            b.qp.receive([], context="receive")
+            cq.resize(128).result()
+            cq.control_interrupt_moderation(0, 0)
+            found.append("end")
+
+    def disconnect(_: Pending[None]) -> None:
+        ends.append(b.connector.disconnect())
+
+    cq = passive.create_cq(64, on_notify)
+    a, b = bench.connect(bench.end(), bench.end(passive, cq=cq))
+    region = bench.fast_region(b, None)
+    fast, lam = region.mr, region.lam
+    a.qp.receive([])
+    b.qp.receive([], context="asked")
+    cq.arm()
+    a.qp.send([])
+    until(lambda: len(found) == 2)
+    assert found == ["asked", "end"]
+    assert contexts(succeed(cq, 5)) == ["send", "write", "read", "fast register", "invalidate"]
+    b.pd.create_mw().close(on_done=disconnect)
+    assert ended(a).graceful
+    a.connector.disconnect().result(PATIENCE_S)
+    callbacks_have_run(passive)
+    ends[0].result(PATIENCE_S)
+    assert contexts(take(cq, 1)) == ["receive"]
 
 
 @pytest.mark.rules("R-CONC-1")

@@ -69,6 +69,20 @@ def test_the_token_may_be_sent_right_behind_the_bind(both: Pair) -> None:
     assert a.content(4, 8) == b"lent"
 
 
+@pytest.mark.rules("R-MW-2", "R-BIND-3")
+def test_the_token_is_there_although_the_bind_waits(both: Pair, bench: Bench) -> None:
+    """A read of a peer that does not answer holds the bind behind it back."""
+    a, b = both
+    window = a.pd.create_mw()
+    bench.lose(b, silently=True)
+    a.qp.read(a.mr[0:8], b.mr.address, b.mr.remote_token)
+    a.qp.bind(a.mr, window, flags=READ | OpFlag.READ_FENCE)
+    assert a.cq.get_results() == []
+    assert window.remote_token
+    a.qp.flush()
+    assert statuses(take(a.cq, 2)) == [Status.CANCELLED] * 2
+
+
 @pytest.mark.rules("R-BIND-1")
 @pytest.mark.parametrize("flags", [0, OpFlag.SILENT_SUCCESS, OpFlag.DEFER | OpFlag.READ_FENCE])
 def test_a_window_without_a_right_is_refused(both: Pair, flags: int) -> None:

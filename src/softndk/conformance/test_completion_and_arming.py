@@ -25,6 +25,7 @@ from softndk.conformance.bench import (
     PATIENCE_S,
     Bench,
     End,
+    OwnLock,
     Pair,
     callbacks_have_run,
     contexts,
@@ -228,6 +229,29 @@ def test_a_result_that_comes_while_the_callback_runs_is_new(bench: Bench) -> Non
         assert calls.acquire(timeout=PATIENCE_S)
 
 
+@pytest.mark.rules("R-ARM-6", "R-ARM-3")
+def test_what_came_while_the_callback_ran_is_new_to_an_arm_after_it(bench: Bench) -> None:
+    end = bench.end()
+    told: list[Status] = []
+
+    def on_notify(_: Cq, status: Status) -> None:
+        told.append(status)
+        if len(told) == 1:
+            qp.receive([], context="inside")
+            qp.flush()
+
+    cq = end.adapter.create_cq(8, on_notify)
+    qp = end.pd.create_qp(cq, cq, receive_queue_depth=8, initiator_queue_depth=8)
+    cq.arm()
+    qp.receive([], context="before")
+    qp.flush()
+    callbacks_have_run(end.adapter)
+    cq.arm()
+    callbacks_have_run(end.adapter)
+    assert len(told) == 2
+    assert contexts(cq.get_results()) == ["before", "inside"]
+
+
 TABLE = {
     (ANY, ANY): ANY,
     (ANY, ERRORS): ANY,
@@ -277,26 +301,27 @@ def test_the_callback_runs_neither_inside_the_arm_nor_inside_a_post(bench: Bench
     """The program may hold a lock of its own around both."""
     end = bench.end()
     threads: list[int] = []
-    own = threading.Lock()
+    own = OwnLock()
 
     def on_notify(*_: object) -> None:
-        with own:
-            threads.append(threading.get_ident())
+        threads.append(threading.get_ident())
+        own.in_a_callback()
 
     cq = end.adapter.create_cq(8, on_notify)
     a, b = bench.connect(bench.end(end.adapter, cq=cq), bench.end(side=Side.PASSIVE))
     a.qp.flush()  # from now on every post completes within the post
     calls: list[Callable[[], None]] = [cq.arm, lambda: a.qp.receive([]), lambda: a.qp.send([])]
-    with own:
+    with own.around_a_call():
         calls[1]()
         calls[0]()
     callbacks_have_run(end.adapter)
     for post in calls[1:]:
         cq.get_results()
-        with own:
+        with own.around_a_call():
             calls[0]()
             post()
         callbacks_have_run(end.adapter)
+    own.check()
     assert len(threads) == 3
     assert threading.get_ident() not in threads
     assert b.cq.get_results() == []

@@ -97,6 +97,9 @@ def test_the_new_depth_is_from_1_to_the_adapters_maximum(rig: Rig, bench: Bench)
         with refused(InvalidParameter, Status.INVALID_PARAMETER):
             rig.cq.resize(depth)
     assert rig.cq.depth == 16
+    for depth in (1, most):
+        rig.cq.resize(depth).result(PATIENCE_S)
+        assert rig.cq.depth == depth
 
 
 @pytest.mark.rules("R-RESIZE-3", "R-ARM-13")

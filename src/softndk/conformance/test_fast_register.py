@@ -99,8 +99,8 @@ def test_remote_rights_need_remote_access_at_the_initialisation(both: Pair, flag
 def test_several_regions_may_be_initialised_at_once_and_one_several_times(both: Pair) -> None:
     a, _ = both
     regions = [a.pd.create_mr(fast_register=True) for _ in range(5)]
-    for pending in [mr.initialize_fast_register(1, True) for mr in regions]:
-        pending.result(PATIENCE_S)
+    for pending in [mr.initialize_fast_register(pages, True) for pages, mr in enumerate(regions, 1)]:
+        pending.result(PATIENCE_S)  # each with a limit of its own
     mr, lam = regions[0], mapped(a, bytearray(2 * PAGE_SIZE))
     token = mr.remote_token
     with refused(InvalidParameter, Status.INVALID_PARAMETER):

@@ -24,16 +24,17 @@ from softndk.conformance.providers import Side
 def test_a_flush_cancels_both_queues_in_their_order(bench: Bench) -> None:
     a, b = bench.pair()
     bench.lose(b, silently=True)
-    for number in range(3):
+    for number in range(6):  # the first three are under way, the others wait for them
         a.qp.receive(a.mr[0:8], context=("receive", number))
-        a.qp.read(a.mr[0:8], b.mr.address, b.mr.remote_token, flags=OpFlag.SILENT_SUCCESS, context=("read", number))
+        flags = OpFlag.SILENT_SUCCESS if number < 3 else OpFlag.SILENT_SUCCESS | OpFlag.READ_FENCE
+        a.qp.read(a.mr[0:8], b.mr.address, b.mr.remote_token, flags=flags, context=("read", number))
     a.qp.flush()
     results = drained(a)
     assert set(statuses(results)) == {Status.CANCELLED}
     receives = [result for result in results if result.is_receive]
     others = [result for result in results if not result.is_receive]
-    assert contexts(receives) == [("receive", number) for number in range(3)]
-    assert contexts(others) == [("read", number) for number in range(3)]
+    assert contexts(receives) == [("receive", number) for number in range(6)]
+    assert contexts(others) == [("read", number) for number in range(6)]
     assert {result.type for result in others} == {OperationType.READ}
 
 

@@ -99,6 +99,49 @@ def test_each_request_gives_one_result_of_its_type(both: Pair, bench: Bench, kin
     assert (result.is_receive, result.error) == (False, None)
 
 
+@pytest.mark.rules("R-WR-1", "R-COMP-3")
+@pytest.mark.parametrize(("kind", "post"), EVERY_REQUEST, ids=NAMES)
+def test_each_request_completes_as_the_initiator_queue_does(bench: Bench, kind: OperationType, post: Post) -> None:
+    a = bench.end()
+    receives = a.adapter.create_cq(8)
+    a.qp = a.pd.create_qp(receives, a.cq, receive_queue_depth=4, initiator_queue_depth=4)
+    both = bench.connect(a, bench.end(side=Side.PASSIVE))
+    post(bench, both, 0)
+    assert one(a.cq).type is kind
+    a.qp.receive([])
+    both.b.qp.send([])
+    assert one(receives).type is OperationType.RECEIVE
+    assert a.cq.get_results() == []
+
+
+@pytest.mark.rules("R-WR-1", "R-WR-8")
+@pytest.mark.requires(Feature.WINDOWS)
+def test_each_request_takes_an_entry_of_the_initiator_queue(bench: Bench) -> None:
+    """Reads that the peer does not answer fill it."""
+    a, b = bench.pair(queue_depth=4)
+    fresh, valid, window = bench.fast_region(a, None), bench.fast_region(a), a.pd.create_mw()
+    address, token = b.mr.address, b.mr.remote_token
+    bench.lose(b, silently=True)
+    for number in range(4):
+        a.qp.read(a.mr[0:8], address, token, context=number)
+    posts: list[Callable[[], None]] = [
+        lambda: a.qp.send([]),
+        lambda: a.qp.send_and_invalidate([], token),
+        lambda: a.qp.read([], address, token),
+        lambda: a.qp.write([], address, token),
+        lambda: a.qp.bind(a.mr, window, flags=OpFlag.ALLOW_REMOTE_READ),
+        lambda: a.qp.fast_register(fresh.mr, fresh.lam, flags=OpFlag.ALLOW_REMOTE_READ),
+        lambda: a.qp.invalidate(valid.mr),
+    ]
+    for post in posts:
+        with refused(QueueFull, Status.NO_MORE_ENTRIES):
+            post()
+    for number in range(4, 8):  # the other queue has its own entries
+        a.qp.receive([], context=number)
+    a.qp.flush()
+    assert sorted(contexts(take(a.cq, 8))) == list(range(8))
+
+
 @pytest.mark.rules("R-WR-12", "R-COMP-1", "R-COMP-5")
 @pytest.mark.parametrize(("kind", "post"), EVERY_REQUEST, ids=NAMES)
 def test_a_request_may_be_silent_about_its_success(both: Pair, bench: Bench, kind: OperationType, post: Post) -> None:

@@ -296,6 +296,7 @@ class TestInitiatorReadsTheReply:
 
 
 class TestReadLimitsOfTheInitiator:
+    @pytest.mark.rules("R-LIM-2")
     @pytest.mark.parametrize(
         ("own", "answer", "result"),
         [

@@ -289,7 +289,7 @@ class TestFailure:
         assert ring.ring.status.name == "BUFFER_OVERFLOW"
         assert told == ["qp1", "qp2"]
 
-    @pytest.mark.rules("R-CQERR-4")
+    @pytest.mark.rules("R-CQERR-1", "R-CQERR-4")
     def test_earlier_entries_stay_readable_and_no_new_ones_come(self) -> None:
         """R-CQERR-4."""
         ring = Ring(depth=2)

@@ -55,6 +55,9 @@ class _Frame:
     def __init__(self, octets: bytes, key: bytes) -> None:
         self.problem: str | None = None
         self.length: int | None = None
+        if not (REQUEST_KEY.startswith(octets[:16]) or REPLY_KEY.startswith(octets[:16])):
+            self.problem = "key"
+            return
         if len(octets) < 20:
             return
         self.flags, self.revision, length = struct.unpack_from(">BBH", octets, 16)

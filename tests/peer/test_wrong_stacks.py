@@ -222,6 +222,16 @@ def test_octets_that_are_no_mpa() -> None:
     assert "no MPA frame" in outcome.text
 
 
+def test_an_echo_service() -> None:
+    """It sends our own Request back; what it does with a wrong Send says nothing about iWARP."""
+    outcome = judged(wrong_msn, lambda peer: peer.mpa_request())
+    assert outcome.verdict is Verdict.UNREACHED
+    assert outcome.text == (
+        "the other side sent octets that cannot be read: an MPA Request where a Reply is due"
+        " before the step that matters"
+    )
+
+
 def test_a_rejection() -> None:
     def behave(peer: Peer) -> None:
         peer.expect("mpa_request")

@@ -27,6 +27,7 @@ from softndk.wire.mpa import (
     FrameKind,
     StartupFrame,
     frame_length,
+    may_begin_startup,
 )
 from softndk.wire.terminate import Layer, MpaCode, MpaType
 
@@ -485,6 +486,11 @@ class _FrameReader:
         taken = 0
         if self._length is None:
             taken = self._fill(view, STARTUP_HEADER)
+            if not may_begin_startup(self._held):  # a peer of another protocol may send less than a header, and wait
+                raise StartupError(
+                    StartupReason.MALFORMED,
+                    f"not an MPA start-up frame: it begins with {bytes(self._held[: len(self._kind.value)])!r}",
+                )
             if len(self._held) < STARTUP_HEADER:
                 return taken
             self._length = self._judge_header()

@@ -19,9 +19,8 @@ from softndk.peer import frames
 from softndk.peer.frames import Seen
 from softndk.trace.capture import StreamTap
 from softndk.trace.fields import is_plausible
-from softndk.trace.units import may_begin_startup
 from softndk.wire import WireError, ddp
-from softndk.wire.mpa import STARTUP_HEADER, StartupFrame, frame_length
+from softndk.wire.mpa import STARTUP_HEADER, StartupFrame, frame_length, may_begin_startup
 from softndk.wire.rdmap import Opcode, opcode_of
 from softndk.wire.terminate import Terminate
 

@@ -109,6 +109,7 @@ class Peer:
             self._initiate(fields)
         else:
             self._await(lambda: self.link.theirs is not None, None, "MPA Request")
+            self._need(FrameKind.REQUEST)
             self._drop("mpa_request")
             self._learn()
             self.mpa_reply(**fields)
@@ -118,6 +119,7 @@ class Peer:
     def _initiate(self, fields: Startup) -> None:
         self.mpa_request(**fields)
         self._await(lambda: self.link.theirs is not None, None, "MPA Reply")
+        self._need(FrameKind.REPLY)
         self._drop("mpa_reply")
         self._learn()
         theirs = self.link.theirs
@@ -152,6 +154,14 @@ class Peer:
             self.read_response(payload=b"")
         elif said is not None and said.peer_to_peer and first.frame in ("write", "send") and not first.payload:
             self.link.inbox.popleft()
+
+    def _need(self, kind: FrameKind) -> None:
+        """Their start-up frame is of that kind, or the stream is over: an echo service sends our own Request back."""
+        theirs = self.link.theirs
+        assert theirs is not None
+        if theirs.kind is not kind:
+            self.link.garbage = f"an MPA {theirs.kind.name.title()} where a {kind.name.title()} is due"
+            raise Ended
 
     def _learn(self) -> None:
         theirs = self.link.theirs

@@ -153,7 +153,9 @@ def _end(scenario: Scenario, peer: Peer, link: Link) -> Reaction:
 
 
 def _told(reaction: Reaction) -> str:
-    return f"{reaction} ({describe(*reaction.code)})" if reaction.code is not None else f"the other side {reaction}"
+    if reaction.code is not None:
+        return f"{reaction} ({describe(*reaction.code)})"
+    return f"the other side sent {reaction}" if reaction.kind is Kind.GARBAGE else f"the other side {reaction}"
 
 
 def _how(link: Link) -> Reaction:

@@ -17,10 +17,18 @@ from softndk.trace.fields import Detail, Fields, is_plausible, segment_fields, s
 from softndk.trace.packets import ACK, FIN, LINK_TYPES, RST, SYN, Address, Segment, parse_segment
 from softndk.trace.pcapng import TraceError, read_packets
 from softndk.trace.reassembly import Assembler, Chunk, Origin
-from softndk.trace.units import UnitCutter, may_begin_startup
+from softndk.trace.units import UnitCutter
 from softndk.wire import WireError
 from softndk.wire.crc32c import CRC_LENGTH, CRC_OCTETS, crc32c
-from softndk.wire.mpa import LENGTH_FIELD, REQUEST_KEY, STARTUP_HEADER, FrameKind, StartupFrame, frame_length
+from softndk.wire.mpa import (
+    LENGTH_FIELD,
+    REQUEST_KEY,
+    STARTUP_HEADER,
+    FrameKind,
+    StartupFrame,
+    frame_length,
+    may_begin_startup,
+)
 
 __all__ = ["Direction", "Frame", "TraceError", "read_frames"]
 

@@ -12,21 +12,15 @@ from softndk.wire.mpa import (
     LENGTH_FIELD,
     MARKER_INTERVAL,
     MARKER_LENGTH,
-    REPLY_KEY,
     REQUEST_KEY,
     STARTUP_HEADER,
     fpdu_length,
     frame_length,
+    may_begin_startup,
 )
 from softndk.wire.rdmap import Opcode, opcode_of
 
-__all__ = ["UnitCutter", "asks_for_markers", "may_begin_startup"]
-
-
-def may_begin_startup(head: Buffer) -> bool:
-    """Whether these octets are the beginning of a start-up frame, as far as they go."""
-    key = bytes(memoryview(head)[: len(REQUEST_KEY)])
-    return REQUEST_KEY.startswith(key) or REPLY_KEY.startswith(key)
+__all__ = ["UnitCutter", "asks_for_markers"]
 
 
 def asks_for_markers(startup_frame: Buffer) -> bool:

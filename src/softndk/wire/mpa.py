@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Self
 
+from typing_extensions import Buffer
+
 from softndk.wire import WireError
 from softndk.wire.crc32c import CRC_LENGTH
 
@@ -172,6 +174,12 @@ class StartupFrame:
 def _is_enhanced(flags: int, revision: int) -> bool:
     """S is a reserved bit, not to be checked, before revision 2."""
     return bool(flags & FLAG_ENHANCED) and revision >= REVISION_RFC6581
+
+
+def may_begin_startup(head: Buffer) -> bool:
+    """Whether these octets are the beginning of a start-up frame, as far as they go."""
+    key = bytes(memoryview(head)[: len(REQUEST_KEY)])
+    return REQUEST_KEY.startswith(key) or REPLY_KEY.startswith(key)
 
 
 def frame_length(head: bytes | bytearray | memoryview) -> int:

@@ -206,6 +206,19 @@ class TestInitiatorReadsTheReply:
         error = initiator_fails(initiator(), octets)
         assert (error.reason, error.terminate) == (StartupReason.MALFORMED, None)
 
+    @pytest.mark.parametrize("octets", [b"SSH-2.0-OpenSSH\r\n", b"220 ready\r\n", b"\0", b"MPA ID Rex"])
+    def test_another_protocol_that_speaks_first_and_waits_is_told_at_once(self, octets: bytes) -> None:
+        """No start-up frame begins so, and the rest of a header may never come."""
+        error = initiator_fails(initiator(), octets)
+        assert error.reason is StartupReason.MALFORMED
+        assert str(octets[:16]) in str(error)
+
+    def test_one_octet_after_the_other_it_is_told_at_the_first_wrong_one(self) -> None:
+        end = initiator()
+        for octet in b"MPA ID Re":
+            assert end.receive(bytes([octet])) is None
+        assert initiator_fails(end, b"x").reason is StartupReason.MALFORMED
+
     def test_closed_before_the_reply(self) -> None:
         end = initiator()
         with pytest.raises(StartupError) as caught:

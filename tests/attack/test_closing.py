@@ -105,7 +105,7 @@ class TestWithBlocks:
             with open_adapter(strict=True) as adapter:
                 adapter.create_pd()
         assert [(str(item.message), item.filename) for item in caught] == [
-            ("adapter1: closed for you: pd1", __file__),
+            (f"{adapter.name}: closed for you: pd1", __file__),
         ]
 
     def test_a_warning_that_waits_for_another_thread_does_not_deadlock(self) -> None:

@@ -42,6 +42,19 @@ def test_connections_of_both_adapters_are_told_with_addresses_state_and_owner() 
             assert entry["qp"] == end.qp.name
 
 
+def test_adapters_of_one_process_are_told_apart() -> None:
+    with pair() as (a, b):
+        of_connector = {
+            tuple(entry["local"]): answer["adapter"] for answer in answers() for entry in answer["connections"]
+        }
+        assert a.adapter.name != b.adapter.name
+        for end in (a, b):
+            assert of_connector[end.connector.local_address] == end.adapter.name
+        printed = run_status(str(os.getpid())).stdout
+        for end in (a, b):
+            assert f"process {os.getpid()}, {end.adapter.name} on 127.0.0.1" in printed
+
+
 def test_statistics_are_those_that_the_process_itself_sees() -> None:
     with pair() as (a, b):
         for here, there in ((a, b), (b, a)):  # both ways, or a side that has heard nothing may send more meanwhile

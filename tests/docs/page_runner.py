@@ -24,9 +24,10 @@ _VARIES: Final = tuple(
         (r"\b\d+\.\d+ ms\b", "(time)"),
         (r"\b[0-9a-f]{2} (?:(?:[0-9a-f]{2}|\*\*) ){6,}[0-9a-f]{2}\b", "(octets)"),
         (r"\b\d+\.\d+s\b", "(duration)"),
+        (r"\badapter\d+\b", "(adapter)"),
     )
 )
-"""What differs from run to run: tokens, addresses, ports, times."""
+"""What differs from run to run: tokens, addresses, ports, times, numbers of adapters (others may be open)."""
 _SWAPPED: Final = 3
 
 

@@ -345,12 +345,14 @@ LATER: set[str] = set()
 
 # Declared by a module for the other modules, not for the program.
 INTERNAL = {
+    "ADAPTER_NUMBERS",
     "ENDPOINTS",
     "VERSIONS",
     "AdapterContext",
     "DYNAMIC_PORTS",
     "Counters",
     "IncidentLog",
+    "NumberTable",
     "EndpointTable",
     "adapter_info",
     "atomic_request",

@@ -36,6 +36,7 @@ from softndk.errors import (
 )
 from softndk.flags import Address, NdkVersion, ObjectType
 from softndk.memory.buffers import Mdl, Memory
+from softndk.ndk.adapter_numbers import ADAPTER_NUMBERS
 from softndk.ndk.addresses import check_address, one_spelling
 from softndk.ndk.connector import Connector, DisconnectCallback
 from softndk.ndk.context import VERSIONS, AdapterContext, adapter_info
@@ -125,6 +126,7 @@ class Adapter(NdkObject):
             capture=capture,
         )
         super().__init__(context, [])
+        context.label = self._label
         self._muted: list[TcpStream] = []
 
         self._status: StatusChannel | None = None
@@ -369,6 +371,13 @@ class Adapter(NdkObject):
             reference = weakref.ref(self)
             self._status = offer(self._runtime.engine, lambda: _tell(reference))
 
+    def _new_identity(self) -> str:
+        self._number = ADAPTER_NUMBERS.take(self)
+        return f"{self._prefix}{self._number}"
+
+    def _renamed(self) -> None:
+        self._context.label = self._label
+
     def _open_objects(self) -> tuple[NdkObject, ...]:
         found: dict[NdkObject, None] = {}
         queue: list[NdkObject] = list(self._successors)
@@ -391,6 +400,7 @@ class Adapter(NdkObject):
     def _finish_close(self) -> None:
         context = self._context
         runtime = self._runtime
+        ADAPTER_NUMBERS.release(self._number)
         if self._status is not None:
             self._status.close()
         for stream in self._muted:  # nobody serves them any more, so nobody else would close them

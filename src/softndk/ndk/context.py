@@ -73,6 +73,7 @@ class AdapterContext:
     counters: Counters = field(default_factory=Counters)
     traced_streams: int = 0
     closed: bool = False
+    label: str = "adapter"  # of the adapter, for messages
     failure: str = ""  # of the adapter as a whole; nothing but closing is left then
     incidents: IncidentLog = field(init=False)
     _numbers: dict[str, int] = field(default_factory=dict)
@@ -107,7 +108,7 @@ class AdapterContext:
         if not self.has_room(kind):
             name = _LIMIT_OF[kind]
             raise InsufficientResources(
-                f"adapter on {self.addresses[0]}: no further {word}: {self._open.get(kind, 0)} are open, limit"
+                f"{self.label} on {self.addresses[0]}: no further {word}: {self._open.get(kind, 0)} are open, limit"
                 f" {name}={getattr(self.config, name)} of IwarpConfig; close some or raise it [INSUFFICIENT_RESOURCES]"
             )
         self._open[kind] = self._open.get(kind, 0) + 1

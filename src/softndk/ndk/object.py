@@ -56,7 +56,7 @@ class NdkObject:
         self._context = context
         self._runtime = context.runtime
         self._lock = context.runtime.lock
-        self._identity = context.next_name(self._prefix)
+        self._identity = self._new_identity()
         self._name = self._identity
         self._antecedents: dict[NdkObject, None] = {}
         self._successors: dict[NdkObject, None] = {}
@@ -73,7 +73,8 @@ class NdkObject:
 
     @property
     def name(self) -> str:
-        """Shown in reprs, errors and traces; "qp3" unless set. What is set is shown behind it.
+        """Shown in reprs, errors and traces; "qp3" unless set. What is set is shown behind it. Objects are numbered
+        per adapter, adapters per process: the lowest number that no other open one has.
 
         Raises: TypeError: no str.
         """
@@ -174,6 +175,10 @@ class NdkObject:
     # ---- for subclasses; lock held
 
     _waits_on_exit = True
+
+    def _new_identity(self) -> str:
+        """Kind and number: what the object is called in all messages."""
+        return self._context.next_name(self._prefix)
 
     def _renamed(self) -> None:
         """The name has changed: tell the parts that use it in messages."""

@@ -12,7 +12,7 @@ from typing import Final
 
 from fuzz.world import KINDS, World
 
-__all__ = ["WantedError", "complaints", "end", "forget", "watched", "world"]
+__all__ = ["WantedError", "complaints", "end", "forget", "replace", "watched", "world"]
 
 INPUTS: Final = 1000
 """So many are run before there are new adapters, and a count of everything that lives."""
@@ -68,6 +68,12 @@ def world(kind: int) -> World:
         era = _era = _Era()
     era.inputs += 1
     return era.worlds[kind]
+
+
+def replace(kind: int) -> None:
+    """The adapter of that kind is closed: the next input has a new one."""
+    if _era is not None:
+        _era.worlds[kind] = World(kind)
 
 
 def end() -> None:

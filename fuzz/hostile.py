@@ -32,8 +32,8 @@ class Hostile:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock = sock
         self.active = active
-        self.address: tuple[str, int] = sock.getsockname()
-        self.other: tuple[str, int] = sock.getpeername()
+        self.address: tuple[str, int] = sock.getsockname()[:2]
+        self.other: tuple[str, int] = sock.getpeername()[:2]
         self.counted = 0
         """Octets that the adapter had counted before: a second attempt of one connect goes on with that."""
         self.peer = Peer(named, dict(memories), crc=True, markers=False)
@@ -51,6 +51,8 @@ class Hostile:
         self.answered = False
         """The adapter's start-up frame has come."""
         self.terminates = 0
+        self.last_word = b""
+        """Of the Terminate: layer, type, code and which headers follow."""
         self._wants: tuple[bool, bool] | None = None
         """CRC and markers, as its first start-up frame says."""
         self._has: tuple[bool, bool] | None = None
@@ -177,6 +179,7 @@ class Hostile:
         assert opcode <= 11, f"opcode {opcode}"
         if opcode == 7:
             self.terminates += 1
+            self.last_word = ulpdu[18:22]
         elif opcode == 1:
             size = int.from_bytes(ulpdu[30:34], "big")
             self.peer.sinks.append([int.from_bytes(ulpdu[18:22], "big"), size, 0])

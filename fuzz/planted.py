@@ -158,6 +158,46 @@ BUGS: Final = (
         "        if len(self._unanswered) > limit and self._waiting_from(stream) >= limit:\n",
         "one address may have one more request waiting than the limit",
     ),
+    Bug(
+        "failure",
+        "adapter",
+        "ndk/qp.py",
+        "        if not self._pair.flushing:  # a connection has done so already\n",
+        "        if not self._pair.flushing and self._connector is not None:\n",
+        "when the adapter fails, what was posted to a QP without a connection never completes",
+    ),
+    Bug(
+        "survivor",
+        "adapter",
+        "ndk/listener.py",
+        "        for handshake in tuple(self._handshakes):\n            handshake.fail()\n",
+        "",
+        "a start-up goes on although the adapter has failed",
+    ),
+    Bug(
+        "spelling",
+        "adapter",
+        "ndk/addresses.py",
+        "    return str(ip)\n\n\ndef source_of",
+        "    return host\n\n\ndef source_of",
+        "an IPv6 address is not known again when it is written in another way",
+    ),
+    Bug(
+        "limit",
+        "adapter",
+        "ndk/context.py",
+        "self._open.get(kind, 0) < getattr",
+        "self._open.get(kind, 0) <= getattr",
+        "one object more than the limit can be open",
+    ),
+    Bug(
+        "room",
+        "adapter",
+        "ndk/listener.py",
+        "        elif not self._context.has_room(ObjectType.CONNECTOR):\n",
+        "        elif False:\n",
+        "a request that finds no room for its connector is not refused, and fails inside",
+    ),
 )
 
 

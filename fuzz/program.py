@@ -11,7 +11,7 @@ from fuzz.accounts import Accounts, Queue
 from fuzz.hostile import Hostile
 from fuzz.judge import Memory
 from fuzz.records import Record
-from fuzz.world import World
+from fuzz.world import LIMITS, World
 from softndk import (
     MAXULONG,
     Connector,
@@ -24,6 +24,8 @@ from softndk import (
     Mr,
     MrFlag,
     Mw,
+    NdkObject,
+    ObjectType,
     OpFlag,
     Pending,
     Qp,
@@ -50,6 +52,7 @@ POSTS: Final = (
 READ_LIMITS: Final = (None, 0, 1, 2, 5)
 MAX_POSTS: Final = 60
 """Of one queue."""
+MAX_HOARD: Final = 8
 _FLAGS: Final = (
     OpFlag.SILENT_SUCCESS,
     OpFlag.READ_FENCE,
@@ -95,6 +98,8 @@ class Program:
         self._short: Mr | None = None
         self._pages: LogicalAddressMapping | None = None
         self._endpoint: SharedEndpoint | None = None
+        self._hoard: list[NdkObject] = []
+        """Objects that are there to use up a limit."""
         self.reacts = bool(modes & 32)
         self._arms = 0
         self._told = 0
@@ -104,27 +109,36 @@ class Program:
     # ---- queue pairs
 
     def qp(self, link: Link, record: Record) -> Qp | None:
-        """The link's QP, made when first needed. None: its queue is closed already."""
+        """The link's QP, made when first needed. None: its queue is closed already, or there is no room for one."""
         if link.qp is not None or (self.cq is not None and self.cq.closing):
             return link.qp
+        pd, srq = self.world.pd, self.srq
         world = self.world
         receive_cq, initiator_cq = (self.cq, self.cq) if self.cq else (world.receive_cq, world.initiator_cq)
         name = f"the QP of link {self.links.index(link)}"
         depth = 4 if self.cq is not None else 2 + record.z % 14
-        if self.srq is not None and not self.srq.closing:
-            link.qp = world.pd.create_qp_with_srq(
-                receive_cq, initiator_cq, self.srq, initiator_queue_depth=depth, context=link
+        if srq is not None and not srq.closing:
+            link.qp = self.accounts.call(
+                "Pd.create_qp_with_srq",
+                lambda: pd.create_qp_with_srq(receive_cq, initiator_cq, srq, initiator_queue_depth=depth, context=link),
             )
             link.receives = self._shared
         else:
-            link.qp = world.pd.create_qp(
-                receive_cq,
-                initiator_cq,
-                receive_queue_depth=depth,
-                initiator_queue_depth=depth,
-                max_receive_sge=2,
-                context=link,
+            link.qp = self.accounts.call(
+                "Pd.create_qp",
+                lambda: pd.create_qp(
+                    receive_cq,
+                    initiator_cq,
+                    receive_queue_depth=depth,
+                    initiator_queue_depth=depth,
+                    max_receive_sge=2,
+                    context=link,
+                ),
             )
+        if link.qp is None:
+            link.receives = None
+            return None
+        if link.receives is None:
             link.receives = self.accounts.queue(f"{name}, receives", receive_cq)
         link.initiator = self.accounts.queue(f"{name}, requests", initiator_cq)
         return link.qp
@@ -134,7 +148,7 @@ class Program:
         if self._endpoint is None:
             adapter = self.world.adapter
             self._endpoint = self.accounts.call(
-                "Adapter.create_shared_endpoint", lambda: adapter.create_shared_endpoint(("127.0.0.1", 0))
+                "Adapter.create_shared_endpoint", lambda: adapter.create_shared_endpoint((self.world.host, 0))
             )
         return self._endpoint
 
@@ -186,10 +200,12 @@ class Program:
             flags |= _REMOTE if record.y & 4 else OpFlag.ALLOW_REMOTE_READ
         elif kind == "fast_register":
             flags |= _REMOTE | OpFlag.ALLOW_LOCAL_WRITE if record.y & 4 else OpFlag.ALLOW_REMOTE_READ
-        make = getattr(link.qp, kind)
-        self.accounts.post(link.initiator, f"Qp.{kind}", make, *self._arguments(kind, record), flags=flags)
+        make, arguments = getattr(link.qp, kind), self._arguments(kind, record)
+        if None not in arguments:
+            self.accounts.post(link.initiator, f"Qp.{kind}", make, *arguments, flags=flags)
 
     def _arguments(self, kind: str, record: Record) -> tuple[Any, ...]:
+        """None among them: there is no room for what it needs."""
         token, address, size = RemoteToken(record.y), record.z, record.z % 1025
         name = (_SINKS if kind == "read" else _SOURCES)[record.x >> 6 & 3]
         place = record.x >> 8
@@ -217,25 +233,33 @@ class Program:
         region = self._fast_region() if record.y & 1 else self.world.regions["main"]
         if not record.y & 2:
             return (region, self._bound_window())
+        if region is None:
+            return (None,)
         base = self.accounts.call("Mr.address", lambda: region.address)
         return (region, self._bound_window(), (base or 0) + record.z % 64, 1 + record.y % 1024)
 
     # ---- memory
 
-    def _fast_region(self) -> Mr:
+    def _fast_region(self) -> Mr | None:
+        """Made when first needed; None: there is no room for it."""
         if self._fast is None:
             world = self.world
-            self._fast = world.pd.create_mr(fast_register=True)
-            self._fast.initialize_fast_register(2, True).result(0)
+            region = self.accounts.call("Pd.create_mr", lambda: world.pd.create_mr(fast_register=True))
+            if region is None:
+                return None
+            self._fast = region
+            region.initialize_fast_register(2, True).result(0)
             self._pages = world.adapter.build_lam(Mdl(bytearray(512), address=0x5000)).result(0)
-            self._learn(self._fast.remote_token, "fast", self._pages.address, 512)
+            self._learn(region.remote_token, "fast", self._pages.address, 512)
         return self._fast
 
-    def _bound_window(self) -> Mw:
+    def _bound_window(self) -> Mw | None:
+        """Made when first needed; None: there is no room for it."""
         if self._window is None:
             main = self.world.regions["main"]
-            self._window = self.world.pd.create_mw()
-            self._learn(self._window.remote_token, "window", main.address, main.length)
+            self._window = self.accounts.call("Pd.create_mw", self.world.pd.create_mw)
+            if self._window is not None:
+                self._learn(self._window.remote_token, "window", main.address, main.length)
         return self._window
 
     def _learn(self, token: int, name: str, base: int, length: int) -> None:
@@ -253,14 +277,72 @@ class Program:
         if way < 2:
             region = self._fast_region()
             pages, remote = 1 + record.x % 4, bool(record.y & 1)
-            self.accounts.pend("Mr.initialize_fast_register", lambda: region.initialize_fast_register(pages, remote))
+            if region is not None:
+                self.accounts.pend(
+                    "Mr.initialize_fast_register", lambda: region.initialize_fast_register(pages, remote)
+                )
         elif way == 2 and self._short is None:
-            self._short = self.world.pd.register_mr(Mdl(bytearray(64), address=0x7000), MrFlag.ALLOW_REMOTE_READ)
-            self._learn(self._short.remote_token, "short-lived", self._short.address, 64)
+            pd, mdl = self.world.pd, Mdl(bytearray(64), address=0x7000)
+            self._short = self.accounts.call("Pd.register_mr", lambda: pd.register_mr(mdl, MrFlag.ALLOW_REMOTE_READ))
+            if self._short is not None:
+                self._learn(self._short.remote_token, "short-lived", self._short.address, 64)
         elif way == 3 and self._short is not None:
             short, self._short = self._short, None
             self.accounts.call("Mr.deregister", short.deregister)
             self.close(short)
+
+    # ---- limits
+
+    def hoard(self, record: Record) -> None:
+        """Make objects of one kind until there is no room for more, or give all of them back.
+
+        `flag`: which kind; from 128 on: back. `x`: at most so many. Each is made exactly if the limit has room for it.
+        """
+        if record.flag & 128:
+            for item in self._hoard:
+                self.close(item)
+            self._hoard.clear()
+            return
+        kind, member, make = self._makers()[record.flag % len(LIMITS)]
+        for _ in range(1 + record.x % MAX_HOARD):
+            room = self._count(kind) < LIMITS[kind]
+            made = self.accounts.call(member, make)
+            if not self.accounts.adapter_failed:
+                assert (made is not None) == room, f"{member}: {self._count(kind)} open, limit {LIMITS[kind]}, {made}"
+            if made is None:
+                return
+            self._hoard.append(made)
+
+    def good_queues(self) -> int:
+        """CQs that have not failed, of all that are open."""
+        queues = [item for item in self.world.adapter.open_objects if isinstance(item, Cq)]
+        return sum(cq.status is Status.SUCCESS for cq in queues)
+
+    def _count(self, kind: ObjectType) -> int:
+        return sum(item.object_type is kind for item in self.world.adapter.open_objects)
+
+    def _makers(self) -> tuple[tuple[ObjectType, str, Callable[[], NdkObject]], ...]:
+        world = self.world
+        adapter, pd, cqs = world.adapter, world.pd, (world.receive_cq, world.initiator_cq)
+        return (
+            (ObjectType.PD, "Adapter.create_pd", adapter.create_pd),
+            (ObjectType.CQ, "Adapter.create_cq", lambda: adapter.create_cq(4)),
+            (
+                ObjectType.QP,
+                "Pd.create_qp",
+                lambda: pd.create_qp(*cqs, receive_queue_depth=1, initiator_queue_depth=1),
+            ),
+            (ObjectType.SRQ, "Pd.create_srq", lambda: pd.create_srq(2)),
+            (ObjectType.MR, "Pd.register_mr", lambda: pd.register_mr(bytearray(8))),
+            (ObjectType.MW, "Pd.create_mw", pd.create_mw),
+            (ObjectType.CONNECTOR, "Adapter.create_connector", adapter.create_connector),
+            (ObjectType.LISTENER, "Adapter.create_listener", adapter.create_listener),
+            (
+                ObjectType.SHARED_ENDPOINT,
+                "Adapter.create_shared_endpoint",
+                lambda: adapter.create_shared_endpoint((world.host, 0)),
+            ),
+        )
 
     # ---- waiting and looking
 
@@ -330,6 +412,8 @@ class Program:
         for item in (self.srq, self._window, self._fast, self._short, self._endpoint):
             if item is not None:
                 self.close(item)
+        for hoarded in self._hoard:
+            self.close(hoarded)
 
     def take_all(self) -> None:
         """All results that are there."""

@@ -9,12 +9,15 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from typing import Final
 
 from fuzz.judge import Memory
 from fuzz.numbers import draw_from
 from fuzz.stepped import open_stepped
 from softndk import (
+    Aborted,
+    ConnectionInvalid,
     IwarpConfig,
     Listener,
     LocalToken,
@@ -32,7 +35,7 @@ from softndk.memory.tokens import TokenTable
 from softndk.ndk.endpoints import ENDPOINTS
 from softndk.ndk.object import NdkObject
 
-__all__ = ["ARENA", "KINDS", "SECRET", "SMALL", "World", "make_small"]
+__all__ = ["ARENA", "IPV6", "KINDS", "LIMITS", "SECRET", "SMALL", "World", "make_small"]
 
 ARENA: Final = 8192
 SECRET: Final = b"\xe7secret!"
@@ -58,20 +61,35 @@ _PATIENCE: Final = 3000
 """Steps of the engine with something to do, one after the other: more is no progress any more."""
 ROUNDS: Final = 6
 """Looks at the queues until all is there: what a program's thread has served stays its business for a while (loans)."""
-_CONFIGS: Final[tuple[dict[str, object], ...]] = (
+_CONFIGS: Final[tuple[dict[str, object], ...]] = (  # the last one speaks IPv6
     {},
     {"markers": True, "receive_wait_s": 5.0},
     {"crc": False, "rfc7306": False, "fallback_revision_1": True},
     {"max_fpdu": 128, "mpa_revision": 1, "peer_to_peer": False},
+    {},
 )
 KINDS: Final = len(_CONFIGS)
+IPV6: Final = KINDS - 1
+"""The kind whose adapter is on ::1, where the machine has that."""
+LIMITS: Final = {
+    ObjectType.PD: 4,
+    ObjectType.CQ: 6,
+    ObjectType.QP: 8,
+    ObjectType.SRQ: 3,
+    ObjectType.MR: 15,
+    ObjectType.MW: 3,
+    ObjectType.CONNECTOR: 8,
+    ObjectType.LISTENER: 3,
+    ObjectType.SHARED_ENDPOINT: 3,
+}
+"""So many objects of a kind may be open: what a world needs, and a few."""
 _LIMITS: Final = {
     "max_pending_requests": 3,
     "max_pending_requests_per_address": 2,
     "max_handshakes": 3,
     "max_handshakes_per_address": 2,
-    "max_connector_count": 8,
     "send_buffer": 65600,
+    **{f"max_{kind.name.lower()}_count": count for kind, count in LIMITS.items()},
 }
 
 
@@ -82,7 +100,10 @@ class World:
 
     def __init__(self, kind: int) -> None:
         self.config = IwarpConfig(**_CONFIGS[kind], **_LIMITS)  # type: ignore[arg-type]
-        self.adapter, self.runtime = open_stepped("127.0.0.1", self.config)
+        descriptors = len(os.listdir("/proc/self/fd"))
+        self.host = "::1" if kind == IPV6 and _has_ipv6() else "127.0.0.1"
+        self.family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        self.adapter, self.runtime = open_stepped(self.host, self.config)
         self.engine = self.runtime.stepped
         self.adapter._context.datapath.tokens = TokenTable(draw_from(7))
         self.runs = 0
@@ -111,6 +132,7 @@ class World:
         self.refill()
         self.settle()
         self.base = self.state()
+        self._own_descriptors = self._descriptors() - descriptors
 
     # ---- time
 
@@ -210,6 +232,13 @@ class World:
         assert isinstance(found, list)
         return len(found)
 
+    @property
+    def lasting_channels(self) -> int:
+        """How many of them outlive the adapter's failure: what answers `softndk status`."""
+        found = self.base["channels"]
+        assert isinstance(found, list)
+        return found.count("StatusChannel")
+
     def leave(self) -> None:
         """The input is over: results that still come are nobody's."""
         self.take = _nothing_else
@@ -235,6 +264,33 @@ class World:
             assert now[name] == value, f"left behind, {name}: {now[name]}, before {value}"
         self.runs += 1
 
+    def check_failed(self) -> None:
+        """After the adapter has failed. Raises AssertionError: what was made before is not closed completely."""
+        self.good.check_failed()
+        now = self.state()
+        for name in (
+            "objects",
+            "counts",
+            "tokens",
+            "loans",
+            "start-ups",
+            "requests",
+            "endpoints",
+            "threads",
+            "regions",
+        ):
+            assert now[name] == self.base[name], f"left behind, {name}: {now[name]}, before {self.base[name]}"
+        assert now["connections"] == 0, f"a failed adapter has {now['connections']} connections"
+        closing, _ = self.adapter._close_tree()
+        self.pass_time(self.config.terminate_drain_s + 1.0)
+        assert closing.done(), f"a failed adapter does not close: {closing!r}"
+        assert not self.adapter.open_objects, f"behind the close: {self.adapter.open_objects}"
+        assert self.engine.ended, f"the engine of a failed adapter goes on: {self.engine.channels}"
+        assert not self._endpoints(), f"behind the close addresses are held: {self._endpoints()}"
+        left, expected = len(os.listdir("/proc/self/fd")), self.base["descriptors"]
+        assert isinstance(expected, int)
+        assert left == expected - self._own_descriptors, f"behind the close {left} descriptors, before {expected}"
+
     def close(self) -> None:
         """Give everything back, in whatever state it is."""
         self.adapter._close_tree()
@@ -242,6 +298,16 @@ class World:
         self.adapter._runtime.engine.stop()
         for _ in range(3):
             self.engine.step()
+
+
+@cache
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
 
 
 def make_small(listener: Listener) -> None:
@@ -322,6 +388,19 @@ class Good:
         for octets in (far[64:80], far[128:144], near[192:208]):
             assert octets == word, f"the good connection's data are {octets.hex()}, sent were {word.hex()}"
         assert not self._active.disconnected.done(), "the good connection has ended"
+
+    def check_failed(self) -> None:
+        """Raises AssertionError: the adapter has failed, and this does not say so."""
+        for end, qp in ((self._active, self._qps[0]), (self._passive, self._qps[1])):
+            assert end.disconnected.done(), f"{end} of a failed adapter goes on"
+            how = end.disconnected.result(0)
+            assert how.error is not None, f"{end} of a failed adapter has ended gracefully"
+            assert isinstance(how.error, Aborted), f"{end} of a failed adapter says {how.error!r}"
+            try:
+                qp.send(b"")
+            except ConnectionInvalid:
+                continue
+            raise AssertionError(f"{qp} of a failed adapter takes a request")
 
 
 def _runtime_of(item: object) -> object:

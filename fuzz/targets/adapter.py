@@ -3,8 +3,9 @@
 An input is one program of both sides. The peers connect (or are connected to), send almost-right streams cut anywhere, FIN
 and RST; the program accepts, rejects, posts, invalidates, closes, waits and looks. Engine and callbacks are stepped by
 hand, time is a number (`fuzz.stepped`), so an input is one order of events. Checked: every request completes once, in
-order, with a documented status; calls and Pendings fail with documented errors only; octets that were sent are counted or
-still in TCP; the good connection beside goes on; and at the end the adapter is as before (`fuzz.world`).
+order, with a documented status, also when the adapter fails as a whole; calls and Pendings fail with documented errors
+only; objects are made exactly as long as their limits have room; octets that were sent are counted or still in TCP; the
+good connection beside goes on; and at the end the adapter is as before (`fuzz.world`).
 """
 
 import fcntl
@@ -21,8 +22,10 @@ from fuzz.hostile import Hostile
 from fuzz.peer import IMMEDIATE, MESSAGES, SPOIL, SPOILS
 from fuzz.program import POSTS, READ_LIMITS, Link, Program
 from fuzz.records import Record, head_of, join, records_of
-from fuzz.world import KINDS, SMALL, World, make_small
-from softndk import Connector, InvalidHandle, Listener, Status
+from fuzz.world import IPV6, KINDS, LIMITS, SMALL, World, make_small
+from softndk import AdapterUnavailable, Connector, InvalidHandle, Listener, Status
+from softndk.iwarp.qp_state import State
+from softndk.testing import fail_adapter
 
 __all__ = ["OPERATIONS", "check", "seeds"]
 
@@ -49,6 +52,8 @@ MEMORY: Final = 28
 LOOK: Final = 29
 STEP: Final = 30
 LISTEN: Final = 31
+HOARD: Final = 35
+FAIL: Final = 36
 
 OPERATIONS: Final = (
     *MESSAGES,
@@ -63,6 +68,7 @@ OPERATIONS: Final = (
     *[CLOSE] * 2,
     *[QUEUE] * 2,
     *[MEMORY] * 2,
+    *(HOARD, HOARD, FAIL),
     *(START, FIN, RESET, DEAF, SELECT, TIME, TIME, GOOD, FLUSH, DISCONNECT, PAUSE, LOOK, STEP, LISTEN),
 )
 
@@ -75,7 +81,14 @@ ROUND: Final = 16
 LONGEST_END_S: Final = 10.0
 """After everything has been closed: the drain limit is the longest that still runs then."""
 _TRAFFIC: Final = ("rdma_in_frames", "rdma_out_frames", "rdma_in_octets", "rdma_out_octets")
+_GLOBAL, _OF_STARTUP = bytes.fromhex("02080000"), bytes.fromhex("20050000")
+"""With what a failing adapter ends a connection, and one whose start-up is not complete; without headers."""
 _TIMES: Final = (0.006, 0.3, 2.5, 6.0, 11.0, 31.0, 0.05, 1.0)
+_SPELLINGS: Final = {
+    socket.AF_INET: ("127.0.0.1", "127.0.0.1", "0.0.0.0"),
+    socket.AF_INET6: ("::1", "0:0:0:0:0:0:0:1", "::"),
+}
+"""The adapter's address, the same written in another way, and all addresses of the family."""
 SIOCOUTQNSD: Final = 0x894B
 """Linux: how many octets TCP has taken and not sent."""
 
@@ -83,12 +96,15 @@ SIOCOUTQNSD: Final = 0x894B
 def check(data: bytes) -> None:
     """Run one input. Raises: AssertionError, or whatever escapes from the code under test."""
     head = head_of(data)
+    kind = head[0] % KINDS
     with era.watched():
-        run = _Run(era.world(head[0] % KINDS), head)
+        run = _Run(era.world(kind), head)
         try:
             for record in records_of(data):
                 run.do(record)
             run.finish()
+            if run.failed:
+                era.replace(kind)
         except BaseException:
             run.abandon()
             raise
@@ -108,6 +124,10 @@ class _Run:
         self.links = self.program.links
         self.calls_back, self.small, self.raises = bool(modes & 4), bool(modes & 8), bool(modes & 16)
         self.ending = head[2]
+        self.failed = False
+        """The adapter, as a whole."""
+        self.queues = 0
+        """CQs that have failed with it, and before."""
         self.at = 0
         self.steps = 0
         self.retired: list[Hostile] = []
@@ -130,7 +150,7 @@ class _Run:
             _STEPS[op](self, record)
             self.look()
         if self.steps % ROUND == 0:
-            self.world.good.check()
+            self.check_good()
 
     @property
     def link(self) -> Link | None:
@@ -203,12 +223,12 @@ class _Run:
         if len(self.links) >= MAX_LINKS:
             return
         listener = self.listener or self.world.listener
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock = socket.socket(self.world.family, socket.SOCK_STREAM)
         if self.small:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL // 2)
         try:
             sock.bind((self.source(2 + record.flag % 3), 0))
-            sock.connect(listener.local_address)
+            sock.connect((self.world.host, listener.local_address[1]))
         except OSError:  # nobody listens any more
             sock.close()
             return
@@ -220,7 +240,9 @@ class _Run:
         self.go()
 
     def source(self, number: int) -> str:
-        """An address of a peer: other ones in each input, so that no pair of ports has to rest."""
+        """An address of a peer: other ones in each input, so that no pair of ports has to rest. Of IPv6 there is one."""
+        if self.world.family == socket.AF_INET6:
+            return self.world.host
         return f"127.{1 + self.world.runs % 250}.0.{number}"
 
     def claim(self) -> None:
@@ -234,7 +256,8 @@ class _Run:
                     break
                 error = pending.exception(0)
                 if error is not None:
-                    assert isinstance(error, InvalidHandle), f"next_request fails with {error!r}"
+                    expected = AdapterUnavailable if self.failed else InvalidHandle
+                    assert isinstance(error, (expected, InvalidHandle)), f"next_request fails with {error!r}"
                     break
                 self.own(pending.result(0))
 
@@ -329,11 +352,11 @@ class _Run:
         if len(self.links) >= MAX_LINKS:
             return
         if self.door is None:
-            self.door = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            self.door = socket.socket(self.world.family, socket.SOCK_STREAM)
             self.door.bind((self.source(9), 0))
             self.door.listen(8)
             self.door.setblocking(False)
-        target = self.door.getsockname() if record.flag & 3 != 3 else ("127.0.0.1", 1)
+        target = self.door.getsockname()[:2] if record.flag & 3 != 3 else (self.world.host, 1)
         link = self.add(None)
         qp = self.program.qp(link, record)
         if qp is None:
@@ -380,7 +403,7 @@ class _Run:
             except BlockingIOError:
                 return
             hostile = Hostile(sock, self.program.named, self.program.memories, active=False)
-            link = self.dialled(address)
+            link = self.dialled(address[:2])
             if link is None:  # given up meanwhile
                 self.retired.append(hostile)
                 continue
@@ -453,12 +476,25 @@ class _Run:
             self.go()
 
     def listen(self, record: Record) -> None:
-        if self.listener is None:
-            listener = self.world.adapter.create_listener(self.on_connect if self.calls_back else None)
-            self.listener = listener
-            self.accounts.pend("Listener.listen", lambda: listener.listen(("127.0.0.1", 0)))
-            make_small(listener)
-            self.go()
+        """At the adapter's address in one of its spellings (`flag`, 1), or at all addresses (2)."""
+        if self.listener is not None:
+            return
+        adapter, way = self.world.adapter, record.flag % 3
+        listener = self.accounts.call(
+            "Adapter.create_listener", lambda: adapter.create_listener(self.on_connect if self.calls_back else None)
+        )
+        if listener is None:
+            return
+        self.listener = listener
+        own, spelt, every = _SPELLINGS[self.world.family]
+        listening = self.accounts.pend("Listener.listen", lambda: listener.listen(((own, spelt, every)[way], 0)))
+        assert listening is not None
+        assert listening.exception(0) is None, f"listen fails: {listening.exception(0)}"
+        host, port = listener.local_address
+        assert host == (every if way == 2 else own), f"listens at {host}, asked was {(own, spelt, every)[way]}"
+        assert (host, port) in [item.local for item in adapter.query_local_endpoints()]
+        make_small(listener)
+        self.go()
 
     def pause(self, record: Record) -> None:
         listener, pause = self.listener or self.world.listener, bool(record.flag & 1)
@@ -501,7 +537,47 @@ class _Run:
         self.go()
 
     def good(self, record: Record) -> None:
-        self.world.good.check()
+        self.check_good()
+
+    def check_good(self) -> None:
+        if self.failed:
+            self.world.good.check_failed()
+        else:
+            self.world.good.check()
+
+    # ---- limits, and the adapter's failure
+
+    def hoard(self, record: Record) -> None:
+        self.program.hoard(record)
+        self.go()
+
+    def fail(self, record: Record) -> None:
+        """The adapter fails as a whole. Everything completes; each peer that has a connection hears of it, and it ends."""
+        if self.failed:
+            return
+        self.go()
+        self.program.take_all()
+        told = [item for item in self.hostiles() if item.reading and item.alive and not item.terminates]
+        told = [item for item in told if not (item.fin_seen or item.reset_seen or item.fin_sent)]
+        assert not any(item.last_word == _GLOBAL for item in self.hostiles()), "told of a failure that was not there"
+        connected = [item for item in told if self.is_connected(item)]
+        failed_before = self.world.adapter.query_statistics().cq_error - self.before.cq_error
+        self.queues = failed_before + self.program.good_queues()
+        self.failed = True
+        self.accounts.fail()
+        fail_adapter(self.world.adapter, "the fuzzer has asked for it")
+        self.go()
+        for hostile in told:
+            assert hostile.fin_seen or hostile.reset_seen, f"a failed adapter leaves {hostile.address} alone"
+            assert hostile.last_word in (b"", _GLOBAL, _OF_STARTUP), f"it says {hostile.last_word.hex()}"
+        for hostile in connected:
+            assert hostile.last_word == _GLOBAL or hostile.reset_seen, f"{hostile.address} hears nothing of the failure"
+        self.check_good()
+
+    def is_connected(self, hostile: Hostile) -> bool:
+        """A connection that data may pass on."""
+        connectors = [link.connector for link in self.links if link.hostile is hostile and link.connector is not None]
+        return any(item._core is not None and item._core.state is State.RTS for item in connectors)
 
     # ---- the end
 
@@ -524,7 +600,10 @@ class _Run:
         self.wait_for_the_end()
         self.shut()
         self.world.settle()
-        self.check_all()
+        if self.failed:
+            self.check_failed()
+        else:
+            self.check_all()
 
     def wait_for_the_end(self) -> None:
         """All that is closed ends within its time limits."""
@@ -536,7 +615,8 @@ class _Run:
             if self.accounts.is_settled and program.cq is not None and not program.cq.closing:
                 program.close(program.cq)
                 self.go()
-            if self.accounts.is_settled and len(engine.channels) == self.world.channels:
+            lasting = self.world.lasting_channels if self.failed else self.world.channels
+            if self.accounts.is_settled and len(engine.channels) == lasting:
                 return
             due = engine.next_timer
             if due is None or due > limit:
@@ -564,6 +644,14 @@ class _Run:
         self.world.leave()
         self.world.check_base()
 
+    def check_failed(self) -> None:
+        self.look()
+        self.program.check()
+        self.check_counters()
+        self.world.check_memory()
+        self.world.leave()
+        self.world.check_failed()
+
     def check_counters(self) -> None:
         now, before, program = self.world.adapter.query_statistics(), self.before, self.program
         broken = sum(not how.graceful for link in self.links for how in link.ends)
@@ -574,11 +662,12 @@ class _Run:
             counted = getattr(now, name) - getattr(before, name)
             most = total - earlier + (unknown if name == "rdma_in_octets" else 0)  # of peers that gave up unseen
             assert total - earlier <= counted <= most, f"{name} says {counted}, the connections {total - earlier}"
-        assert now.active_connection == before.active_connection, "active connections"
+        active = 0 if self.failed else before.active_connection
+        assert now.active_connection == active, "active connections"
         assert now.connection_error - before.connection_error >= broken, "broken connections"
         assert now.connect_failure - before.connect_failure <= len(self.links), "failed start-ups"
         failed = program.cq is not None and program.cq.status is not Status.SUCCESS
-        assert now.cq_error - before.cq_error == failed, "failed queues"
+        assert now.cq_error - before.cq_error == (self.queues if self.failed else failed), "failed queues"
 
     def moved(self) -> list[int]:
         """FPDUs and octets of all connections, in the order of _TRAFFIC."""
@@ -626,6 +715,8 @@ _STEPS: Final[dict[int, Callable[[_Run, Record], None]]] = {
     LOOK: _Run.query,
     STEP: _Run.step,
     LISTEN: _Run.listen,
+    HOARD: _Run.hoard,
+    FAIL: _Run.fail,
 }
 
 
@@ -694,4 +785,26 @@ def seeds() -> Sequence[bytes]:
     found.append(join([0], [*up, Record(FLUSH), posts[0], Record(RECEIVE, 0, 0, 0, 9)]))
     for way in range(4):
         found.append(join([0], [*up, Record(MEMORY, 2), Record(MEMORY, way), read, Record(DELIVER), Record(SELECT)]))
+    for kind in range(
+        KINDS
+    ):  # the adapter fails: while nothing, a start-up, or data are under way; and what is done then
+        for before in ([], up[:1], up, out[:1], out, [*up, *posts], [*out, send, Record(DELIVER), posts[2], *out]):
+            after = [
+                Record(FAIL),
+                posts[0],
+                Record(RECEIVE),
+                *up,
+                *out,
+                Record(LISTEN),
+                Record(MEMORY, 2),
+                Record(QUEUE),
+            ]
+            found.append(join([kind, 0, 1], [*before, *after]))
+        found.append(join([kind, 7], [Record(LISTEN), *up, Record(QUEUE, 2), *posts, Record(FAIL), Record(QUEUE, 3)]))
+        found.append(join([kind], [Record(DIAL, 3), Record(RECEIVE, 0, 0, 0, 64), Record(FAIL)]))
+    for kind in range(len(LIMITS)):
+        full = [Record(HOARD, kind, 7), *up, *out, Record(LISTEN), Record(MEMORY), Record(MEMORY, 2), posts[4]]
+        found.append(join([0], [*full, Record(HOARD, 128), Record(HOARD, kind, 7), Record(GOOD)]))
+    for way in range(3):
+        found.append(join([IPV6, 4], [Record(LISTEN, way), *up, send, Record(DELIVER), *out, Record(DIAL, 2), *posts]))
     return found

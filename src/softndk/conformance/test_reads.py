@@ -56,6 +56,11 @@ def test_a_sink_needs_local_write_and_nothing_else(both: Pair) -> None:
     a.qp.read(mr[0:8], b.mr.address, b.mr.remote_token)
     succeed(a.cq)
     assert target == b"readable"
+    untouched = bytearray(8)
+    source_only = a.pd.register_mr(untouched, MrFlag.ALLOW_LOCAL_READ)
+    a.qp.read(source_only[0:8], b.mr.address, b.mr.remote_token)
+    assert one(a.cq).status is Status.ACCESS_VIOLATION
+    assert untouched == bytes(8)
 
 
 @pytest.mark.rules("R-SINK-3", "R-REGMR-5")

@@ -149,6 +149,72 @@ MUTANTS: Final = (
         "",
         "new settings do not hold for a notification that waits",
     ),
+    Mutant(
+        "R-ARM-4",
+        "queues/completion.py",
+        "        self.armed = kind if self.armed is None else stronger_arm(self.armed, kind)\n",
+        "        self.armed = kind if self.armed is None else stronger_arm(self.armed, kind)\n"
+        "        self._seen = self._number\n",
+        "what came before the arm is missed",
+    ),
+    Mutant(
+        "R-ARM-5",
+        "ndk/cq.py",
+        "        if self._on_notify is not None:\n            self._call_back",
+        "        if self._on_notify is not None and not self._busy:\n            self._call_back",
+        "a notification that falls due while one runs is lost",
+    ),
+    Mutant(
+        "R-ARM-6",
+        "ndk/cq.py",
+        "            self._call_back(self._on_notify, self, status)\n",
+        "            self._call_back(self._on_notify, self, status)\n"
+        "            ring = self._ring\n"
+        '            self._runtime.dispatcher.submit(lambda: setattr(ring, "_seen", ring._number))\n',
+        "what comes while the callback runs counts as seen by it",
+    ),
+    Mutant(
+        "R-ARM-12",
+        "ndk/cq.py",
+        "            self._call_back(self._on_notify, self, status)",
+        "            self._on_notify(self, status)",
+        "the callback runs inside the call that arms or posts",
+    ),
+    Mutant(
+        "R-CQERR-1",
+        "queues/completion.py",
+        "        if self.status is not Status.SUCCESS:\n            return\n        if len",
+        "        if len",
+        "results come after an overrun, when there is room again",
+    ),
+    Mutant(
+        "R-CQERR-4",
+        "queues/completion.py",
+        "        self.status = status\n        self._notify",
+        "        self.status = status\n        self._entries.clear()\n        self._notify",
+        "a CQ that fails loses what it held",
+    ),
+    Mutant(
+        "R-RES-1",
+        "queues/pair.py",
+        "                bytes_transferred=length,\n                qp_context=self.context,",
+        "                bytes_transferred=length,\n"
+        "                qp_context=self.context if self.shared is None else None,",
+        "results of shared receives have no QP context",
+    ),
+    Mutant(
+        "E-5",
+        "queues/completion.py",
+        "self._interval == 0 or self._count in (0, 1):\n"
+        "            return False\n"
+        "        gathered = self._number - max(self._seen, self._taken)\n"
+        "        if gathered >= self._count",
+        "self._interval == 0 or self._count == 0:\n"
+        "            return False\n"
+        "        gathered = self._number - max(self._seen, self._taken)\n"
+        "        if gathered > 1 and gathered >= self._count",
+        "a count of 1 waits for the interval",
+    ),
     # ---- queues
     Mutant(
         "R-COMP-4",
@@ -221,6 +287,56 @@ MUTANTS: Final = (
         "if hold:",
         "an empty SRQ ends the connection",
     ),
+    Mutant(
+        "R-FLUSH-7",
+        "queues/pair.py",
+        "        self.active.extend(self.waiting)\n",
+        "        self.active.extendleft(self.waiting)\n",
+        "a flush does not keep the order",
+    ),
+    Mutant(
+        "R-SRQ-2",
+        "queues/shared.py",
+        "        self.armed = threshold > 0\n",
+        "        self.armed = False\n",
+        "a new SRQ is not armed",
+    ),
+    Mutant(
+        "R-MODSRQ-2",
+        "queues/shared.py",
+        "        if threshold:\n            self.threshold = threshold\n",
+        "        if not threshold:\n"
+        "            self.armed = self.threshold > 0\n"
+        "        if threshold:\n"
+        "            self.threshold = threshold\n",
+        "threshold 0 arms again",
+    ),
+    Mutant(
+        "R-WR-1",
+        "queues/pair.py",
+        "        elif not request.silent:\n            self.initiator_ring.push(",
+        "        elif not request.silent:\n"
+        "            (self.receive_ring if isinstance(request, LocalRequest) else self.initiator_ring).push(",
+        "binds, fast registers and invalidates complete as receives do",
+    ),
+    Mutant(
+        "R-WR-1",
+        "queues/pair.py",
+        "        if self.sends_in_use >= self.initiator_depth:\n",
+        "        if self.sends_in_use >= self.initiator_depth and not isinstance(request, LocalRequest):\n",
+        "local requests do not count for the queue",
+    ),
+    Mutant(
+        "R-READ-2",
+        "queues/work.py",
+        "        super().__init__(kind, flags, context)\n"
+        "        self.sgl = tuple(sgl)\n"
+        "        self.length = sum(sge.length for sge in self.sgl)\n",
+        "        super().__init__(kind, flags, context)\n"
+        "        self.sgl = tuple(sgl)\n"
+        "        self.length = self.sgl[0].length if self.sgl else 0\n",
+        "a read brings what its first SGE has room for",
+    ),
     # ---- requests
     Mutant(
         "R-DEFER-3",
@@ -270,6 +386,40 @@ MUTANTS: Final = (
         "        subject.check_invalidate()\n",
         "        pass\n",
         "invalidating what is invalid ends the connection",
+    ),
+    Mutant(
+        "R-CONC-1",
+        "ndk/qp.py",
+        '            watch_overlaps(self, "R-CONC-1", *_FLAGS)\n'
+        '            watch_overlaps(self, "R-CONC-1", "receive")\n',
+        '            watch_overlaps(self, "R-CONC-1", *_FLAGS, "receive")\n',
+        "strict mode takes the two queues of a QP for one",
+    ),
+    Mutant(
+        "R-CONC-6",
+        "ndk/qp.py",
+        "                self._check_usable(operation)\n                if type(flags)",
+        "                self._check_usable(operation)\n"
+        "                if self._runtime.dispatcher.in_callback():\n"
+        '                    raise InvalidState(f"{self._label} {operation}: in a callback")\n'
+        "                if type(flags)",
+        "posts are refused in a callback",
+    ),
+    Mutant(
+        "R-MW-2",
+        "ndk/mw.py",
+        "        return RemoteToken(self._window.token.stag)\n",
+        "        if not self._window.valid:\n"
+        '            raise RuntimeError("not bound")\n'
+        "        return RemoteToken(self._window.token.stag)\n",
+        "a window has a token only when the bind has been carried out",
+    ),
+    Mutant(
+        "R-BIND-1",
+        "memory/regions.py",
+        "rights & (Right.REMOTE_WRITE | Right.REMOTE_ATOMIC) and not",
+        "rights & Right.REMOTE_ATOMIC and not",
+        "remote write needs nothing on the region",
     ),
     # ---- memory
     Mutant(
@@ -343,6 +493,37 @@ MUTANTS: Final = (
         "        if request.on_success is not None:\n",
         "        if False:\n",
         "a read with local invalidate invalidates nothing",
+    ),
+    Mutant(
+        "R-SENDINV-2",
+        "iwarp/inbound.py",
+        "        except AccessDenied as denied:\n            cause = (\n",
+        "        except AccessDenied as denied:\n"
+        "            if denied:\n"
+        "                return\n"
+        "            cause = (\n",
+        "an invalid token in an invalidating message does nothing",
+    ),
+    Mutant(
+        "R-SENDINV-7",
+        "memory/access.py",
+        "        if entry.invalidate is None:\n",
+        "        if entry.invalidate is None or entry.scope is Scope.WINDOW:\n",
+        "a peer cannot take back a window",
+    ),
+    Mutant(
+        "R-INV-3",
+        "memory/regions.py",
+        "        self.check_invalidate()\n        self.token.close()\n",
+        "        self.check_invalidate()\n",
+        "an invalidated window goes on giving access",
+    ),
+    Mutant(
+        "R-FRINIT-5",
+        "memory/regions.py",
+        "        self.page_limit = page_limit\n",
+        "        type(self).page_limit = page_limit\n",
+        "all regions have the page limit of the last one initialised",
     ),
     # ---- connections
     Mutant(
@@ -423,6 +604,77 @@ MUTANTS: Final = (
         "            self._paused = False\n",
         "pausing does nothing",
     ),
+    Mutant(
+        "R-CONN-6",
+        "ndk/connector.py",
+        "        self._context.counters.connect_failure += 1\n        self._peer",
+        "        self._context.counters.connect_failure += 1\n"
+        "        if self._qp is not None:\n"
+        "            self._qp._pair.flush(error)\n"
+        "        self._peer",
+        "a failed connect uses up the QP",
+    ),
+    Mutant(
+        "R-REJECT-2",
+        "iwarp/startup.py",
+        "            here.out.add_startup(self._responder.reject(private_data))\n        self._ending.last_words()\n",
+        "            here.out.add_startup(self._responder.reject(private_data))\n"
+        "            self._ending.last_words()\n",
+        "the active side's reject does nothing",
+    ),
+    Mutant(
+        "R-CDATA-3",
+        "ndk/connector.py",
+        "            if self._data is None:\n",
+        "            if self._data is None or self._core is not None and self._core.state is State.ANSWERED:\n",
+        "the active side has the peer's data only when it has completed",
+    ),
+    Mutant(
+        "R-PDATA-4",
+        "ndk/context.py",
+        "max_caller_data=max_private_data(config.mpa_revision),",
+        "max_caller_data=max_private_data(config.mpa_revision) + 4,",
+        "the octets of the negotiation count as room for private data",
+    ),
+    Mutant(
+        "R-LIM-2",
+        "iwarp/negotiation.py",
+        "            ord_ = min(ord_, answer.ird)",
+        "            ord_ = answer.ird",
+        "the outbound limit is the peer's inbound one (active)",
+    ),
+    Mutant(
+        "R-DEV-4",
+        "ndk/connector.py",
+        "            elif isinstance(event, events.PeerDisconnected):\n",
+        "            elif isinstance(event, events.PeerDisconnected):\n"
+        "                if self._qp is not None:\n"
+        "                    self._qp._pair._flush_receives()\n",
+        "the peer's notice cancels the receives",
+    ),
+    Mutant(
+        "R-IW-1",
+        "iwarp/startup.py",
+        "        self._start_stream(self.negotiated, fenced=True)\n",
+        "        self._start_stream(self.negotiated, fenced=False)\n",
+        "the passive side sends before it has heard anything",
+    ),
+    Mutant(
+        "A-18",
+        "ndk/connector.py",
+        "        if core is not None:\n            if core.is_over:\n",
+        "        if core is not None and not core.is_over:\n            if core.is_over:\n",
+        "a connector is used again after its end",
+    ),
+    Mutant(
+        "E-11",
+        "ndk/connector.py",
+        "            self._on_disconnect = on_disconnect\n"
+        "            pending = self._request(what)\n"
+        "            self._complete()\n",
+        "            pending = self._request(what)\n            self._complete()\n",
+        "the callback given to complete_connect is not called",
+    ),
     # ---- what a request may not do
     Mutant(
         "R-MEM-6",
@@ -497,6 +749,27 @@ MUTANTS: Final = (
         "        self.fbo = 0\n",
         "mappings begin at the start of a page",
     ),
+    Mutant(
+        "R-OBJ-1",
+        "ndk/connector.py",
+        "        self._qp = qp\n        self._depend_on(qp)\n",
+        "        self._qp = qp\n",
+        "a connector does not depend on its QP",
+    ),
+    Mutant(
+        "R-CREATE-5",
+        "ndk/context.py",
+        "        if not self.has_room(kind):\n",
+        "        if False:\n",
+        "no limit on objects",
+    ),
+    Mutant(
+        "R-CLOSE-3",
+        "ndk/qp.py",
+        '        self._flush("closed by this side")\n',
+        "",
+        "the close of a QP flushes nothing",
+    ),
 )
 
 
@@ -505,41 +778,48 @@ def main() -> int:
     wanted = set(sys.argv[1:])
     mutants = [mutant for mutant in MUTANTS if not wanted or mutant.rule in wanted]
     begun = time.monotonic()
-    if not _passes_unmutated(mutants):
-        return 1
-    with ThreadPoolExecutor(WORKERS) as pool:
-        outcomes = list(pool.map(_try, mutants))
+    with _copy(ROOT) as whole:
+        if not _passes_unmutated(whole, mutants):
+            return 1
+        with ThreadPoolExecutor(WORKERS) as pool:
+            outcomes = list(pool.map(lambda mutant: _try(whole, mutant), mutants))
     _show(outcomes, time.monotonic() - begun)
     return not all(outcome.caught for outcome in outcomes)
 
 
-def _passes_unmutated(mutants: list[Mutant]) -> bool:
+def _passes_unmutated(whole: Path, mutants: list[Mutant]) -> bool:
     tests = sorted({test for mutant in mutants for test in proofs().tests.get(mutant.rule, ())})
-    with _copy() as copy:
-        status, told = _run(copy, tests)
+    status, told = _run(whole, tests)
     if status:
         print(f"the tests fail without any mutation:\n{told}", file=sys.stderr)
     return not status
 
 
-def _try(mutant: Mutant) -> Outcome:
+def _try(whole: Path, mutant: Mutant) -> Outcome:
+    """What the tests of its rule say to a mutant. `whole`: a copy of the project in which they have passed.
+
+    The byte code that this has left goes along: compiling all again would take longer than most of the tests.
+    """
     tests = proofs().tests.get(mutant.rule, ())
     begun = time.monotonic()
-    with _copy() as copy:
+    with _copy(whole) as copy:
         path = copy / "src" / "softndk" / mutant.file
         path.write_text(mutant.applied_to(path.read_text(encoding="utf-8")), encoding="utf-8")
+        for stale in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
+            stale.unlink()
         status, told = _run(copy, tests)
     return Outcome(mutant, len(tests), status, told, time.monotonic() - begun)
 
 
 @contextmanager
-def _copy() -> Iterator[Path]:
-    """A copy of what the tests need, in a folder of its own."""
+def _copy(source: Path) -> Iterator[Path]:
+    """A copy of what the tests need, in a folder of its own; without byte code if it is made from the project itself."""
+    ignore = shutil.ignore_patterns("__pycache__") if source == ROOT else None
     with tempfile.TemporaryDirectory(prefix="softndk-mutant-") as folder:
         copy = Path(folder)
         for name in ("src", "tests", "scripts"):
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "pyproject.toml", copy)
+            shutil.copytree(source / name, copy / name, ignore=ignore)
+        shutil.copy(source / "pyproject.toml", copy)
         yield copy
 
 
@@ -547,6 +827,7 @@ def _run(copy: Path, tests: "list[str] | tuple[str, ...]") -> tuple[int, str]:
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--timeout=60"]
     command += ["-m", "not slow and not stress and not judge", *tests]
     environment = {**os.environ, "PYTHONPATH": str(copy / "src"), "SOFTNDK_TIMEOUT_SCALE": PATIENCE, "CI": ""}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr
 

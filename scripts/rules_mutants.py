@@ -541,6 +541,27 @@ MUTANTS: Final = (
         "the passive side is told the adapter's limit",
     ),
     Mutant(
+        "R-LIM-7",
+        "iwarp/startup.py",
+        "here.pair.outbound_read_limit = ord_limit",
+        "here.pair.outbound_read_limit = self._limits[1]",
+        "every QP has the adapter's outbound limit",
+    ),
+    Mutant(
+        "R-MODSRQ-1",
+        "queues/shared.py",
+        "        if 0 < depth < len(self._receives):\n",
+        "        self.threshold = threshold or self.threshold\n        if 0 < depth < len(self._receives):\n",
+        "the threshold changes although the depth is refused",
+    ),
+    Mutant(
+        "R-MODSRQ-2",
+        "queues/shared.py",
+        "            self.depth = depth\n        if threshold:\n",
+        "            self.depth = depth\n            self.armed = self.threshold > 0\n        if threshold:\n",
+        "a new depth arms the notification",
+    ),
+    Mutant(
         "R-REJECT-1",
         "iwarp/startup.py",
         "here.out.add_startup(self._responder.reject(private_data))",

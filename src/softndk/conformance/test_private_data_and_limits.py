@@ -2,8 +2,8 @@
 
 import pytest
 
-from softndk import ConnectionInvalid, Connector, InvalidParameter, Pending, Status
-from softndk.conformance.bench import PATIENCE_S, Bench, End, failure, refused
+from softndk import ConnectionInvalid, Connector, InvalidParameter, InvalidState, Pending, Status
+from softndk.conformance.bench import PATIENCE_S, Bench, End, failure, refused, succeed
 from softndk.conformance.providers import Side
 
 
@@ -186,6 +186,19 @@ def test_limits_hold_for_each_queue_pair_by_itself(bench: Bench) -> None:
     wide = bench.connect(bench.sibling(a), bench.sibling(b), outbound_read_limit=4)
     assert told(narrow.a.connector)[1] == 1
     assert told(wide.a.connector)[1] == 4
+
+
+@pytest.mark.rules("R-LIM-7", "R-LIM-4")
+def test_a_queue_pair_without_reads_takes_none_from_its_neighbour(bench: Bench) -> None:
+    a, b = bench.end(), bench.end(side=Side.PASSIVE)
+    b.fill(b"readable")
+    barred = bench.connect(bench.sibling(a), bench.sibling(b), outbound_read_limit=0)
+    free = bench.connect(bench.sibling(a), bench.sibling(b), outbound_read_limit=4)
+    with refused(InvalidState, Status.INVALID_DEVICE_REQUEST):
+        barred.a.qp.read(barred.a.mr[0:8], b.mr.address, b.mr.remote_token)
+    free.a.qp.read(free.a.mr[0:8], b.mr.address, b.mr.remote_token)
+    succeed(free.a.cq)
+    assert free.a.content(8) == b"readable"
 
 
 @pytest.mark.rules("R-CONN-5", "R-LIM-3")

@@ -191,6 +191,33 @@ def test_0_keeps_depth_threshold_and_arm(bench: Bench) -> None:
     assert shop.fired() == 1
 
 
+@pytest.mark.rules("R-MODSRQ-2", "R-MODSRQ-4")
+def test_a_new_depth_alone_does_not_ask_for_the_notification_again(bench: Bench) -> None:
+    shop = Shop(bench, 1, depth=4, threshold=2)
+    for number in range(2):
+        shop.receive(number)
+    shop.sell()
+    assert shop.fired() == 1
+    shop.receive()
+    shop.srq.modify(8).result(PATIENCE_S)
+    shop.sell()
+    assert shop.fired() == 1
+
+
+@pytest.mark.rules("R-MODSRQ-1", "R-MODSRQ-3")
+def test_a_depth_that_is_too_small_leaves_the_threshold_and_its_arm_as_they_were(bench: Bench) -> None:
+    shop = Shop(bench, 1, depth=4, threshold=1)
+    for number in range(3):
+        shop.receive(number)
+    assert failure(shop.srq.modify(2, 3)).status is Status.BUFFER_OVERFLOW
+    assert shop.srq.depth == 4
+    for _ in range(2):
+        shop.sell()
+        assert shop.fired() == 0, "the threshold is 1 as before"
+    shop.sell()
+    assert shop.fired() == 1
+
+
 @pytest.mark.rules("R-MODSRQ-1", "R-WR-8")
 def test_the_depth_is_the_limit_and_may_change(bench: Bench) -> None:
     shop = Shop(bench, 1, depth=2)

@@ -2,13 +2,19 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 import softndk
+from softndk.drivers.status import ask
 from softndk.testing import fail_adapter, pair
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="softndk status needs Linux")
@@ -92,6 +98,65 @@ def test_a_closed_adapter_is_not_told_any_more() -> None:
     done = run_status(str(os.getpid()))
     assert done.returncode == 1
     assert str(os.getpid()) in done.stderr
+
+
+@contextmanager
+def impostor(said: bytes, *, user: int | None = None) -> Iterator[None]:
+    """Something that has the name of an adapter of this process, and says `said`. user: whose it claims to be."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as taken:
+        taken.bind(f"\0softndk/{os.getuid() if user is None else user}/{os.getpid()}/900001")
+        taken.listen(1)
+
+        def answer() -> None:
+            try:
+                asking, _ = taken.accept()
+            except OSError:
+                return
+            with asking:
+                asking.sendall(said)
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        yield
+        taken.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+
+
+@pytest.mark.parametrize("said", [b"", b'{"pid": 1', b"[]", b'{"pid": 1}', b"\xff\xfe"])
+def test_an_answer_that_is_none_is_told_in_a_line_and_the_others_are_shown(said: bytes) -> None:
+    with impostor(said):
+        alone = run_status(str(os.getpid()))
+    assert alone.returncode == 1
+    assert "Traceback" not in alone.stderr
+    assert f"process {os.getpid()}" in alone.stderr
+    with softndk.open_adapter() as adapter, impostor(said):
+        adapter.listen()
+        done = run_status(str(os.getpid()), "--json")
+    assert done.returncode == 0
+    assert [json.loads(line)["pid"] for line in done.stdout.splitlines()] == [os.getpid()]
+    assert f"process {os.getpid()}" in done.stderr
+
+
+def test_a_name_that_another_user_has_taken_is_not_believed() -> None:
+    other = os.getuid() + 1
+    with impostor(b"{}", user=other), pytest.raises(PermissionError, match=f"user {os.getuid()}, not to user {other}"):
+        ask(f"\0softndk/{other}/{os.getpid()}/900001")
+
+
+def test_a_process_that_is_stopped_is_told() -> None:
+    program = "import softndk, sys; a = softndk.open_adapter(); a.listen(); print('up', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        process.send_signal(signal.SIGSTOP)
+        try:
+            done = run_status(str(process.pid))
+        finally:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+    assert done.returncode == 1
+    assert f"process {process.pid} does not answer within" in done.stderr
+    assert "no process" not in done.stdout
 
 
 def test_for_people_it_prints_tables() -> None:

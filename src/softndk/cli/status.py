@@ -1,16 +1,32 @@
 """`softndk status`: what the adapters of running processes do."""
 
 import json
-from typing import Any
+from typing import Any, Final
 
 import click
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from softndk.drivers.status import ask, processes
+from softndk.drivers.status import ANSWER_S, ask, processes
 
 __all__ = ["status"]
+
+_FIELDS: Final = frozenset(
+    (
+        "pid",
+        "adapter",
+        "addresses",
+        "version",
+        "datapath",
+        "failure",
+        "statistics",
+        "connections",
+        "endpoints",
+        "objects",
+    )
+)
+"""What an answer has (softndk.ndk.management.snapshot)."""
 
 
 @click.command()
@@ -27,25 +43,44 @@ def status(pid: int | None, as_json: bool, objects: bool) -> None:
         if pid not in found:
             raise click.ClickException(f"process {pid} has no adapter that listens or is connected, or is not yours")
         found = {pid: found[pid]}
-    answers = [answer for names in found.values() for name in names if (answer := _ask(name)) is not None]
+    answers, problems = _ask_all(found)
+    for problem in problems:
+        click.echo(f"softndk status: {problem}", err=True)
     if as_json:
         for answer in answers:
             click.echo(json.dumps(answer))
-        return
-    console = Console(highlight=False)
-    if not answers:
-        console.print("no process with a listening or connected adapter")
-    for answer in answers:
-        _show(console, answer, objects)
+    else:
+        console = Console(highlight=False)
+        if not answers and not problems:
+            console.print("no process with a listening or connected adapter")
+        for answer in answers:
+            _show(console, answer, objects)
+    if problems and not answers:
+        raise click.exceptions.Exit(1)
 
 
-def _ask(name: str) -> dict[str, Any] | None:
-    try:
-        answer = ask(name)
-    except OSError:
-        return None  # it has ended meanwhile
-    assert isinstance(answer, dict)
-    return answer
+def _ask_all(found: dict[int, list[str]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """What the adapters of these processes say; and why some say nothing, in words."""
+    answers: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for pid, names in found.items():
+        for name in names:
+            try:
+                answer = ask(name)
+            except ConnectionRefusedError:
+                continue  # it has ended meanwhile
+            except TimeoutError:
+                problems.append(
+                    f"process {pid} does not answer within {ANSWER_S:g} s: it is stopped, or has no CPU time"
+                )
+            except (OSError, ValueError) as error:
+                problems.append(f"process {pid} cannot be asked: {error}")
+            else:
+                if isinstance(answer, dict) and answer.keys() >= _FIELDS:
+                    answers.append(answer)
+                else:
+                    problems.append(f"process {pid} answers in another form: another version of softndk?")
+    return answers, problems
 
 
 def _show(console: Console, answer: dict[str, Any], objects: bool) -> None:

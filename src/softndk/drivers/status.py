@@ -118,10 +118,21 @@ def processes() -> dict[int, list[str]]:
 
 
 def ask(name: str) -> Any:
-    """What one adapter says. Raises: OSError: gone, or no answer. ValueError: not an answer."""
+    """What one adapter says.
+
+    Raises: ConnectionRefusedError: it has gone. TimeoutError: no answer within ANSWER_S. OSError: otherwise.
+    PermissionError: the name is another user's than it says: anybody can take a name in that namespace.
+    ValueError: not an answer.
+    """
+    match = _NAME.fullmatch("@" + name[1:])
+    if match is None:
+        raise ValueError(f"{name!r} is not the name of an adapter's status socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(ANSWER_S)
         sock.connect(name)
+        _, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        if uid != int(match[1]):
+            raise PermissionError(f"its socket belongs to user {uid}, not to user {match[1]} as its name says")
         text = bytearray()
         while part := sock.recv(65536):
             text += part

@@ -124,6 +124,7 @@ FIXED = (  # constant, package where there are several of the name, unit, what i
         "a flood of faults is no flood of lines",
     ),
     ("LOG_PERIOD_S", "", "seconds", "after which LOG_LINES more are written", "as LOG_LINES"),
+    ("INCIDENTS_KEPT", "", "lines", "about the last incidents, kept for `softndk status`", "as LOG_LINES"),
     ("DYNAMIC_PORTS", "", "ports", "where a port is found when 0 is asked", "R-PORT-1"),
     (
         "EXIT_WAIT_S",

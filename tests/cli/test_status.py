@@ -15,7 +15,9 @@ import pytest
 
 import softndk
 from softndk.drivers.status import ask
+from softndk.ndk.incidents import INCIDENTS_KEPT
 from softndk.testing import fail_adapter, pair
+from tests.ndk.raw_peer import raw_client as raw_initiator
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="softndk status needs Linux")
 
@@ -82,6 +84,31 @@ def test_listeners_and_shared_endpoints_are_endpoints() -> None:
         kinds = {tuple(entry["local"]): entry["listener"] for entry in answer["endpoints"]}
         assert kinds == {listener.local_address: True, endpoint.local_address: False}
         assert [item.local for item in adapter.query_local_endpoints() if item.listener] == [listener.local_address]
+
+
+def test_the_last_incidents_are_told_with_reason_and_peer_though_nobody_has_set_up_a_log() -> None:
+    with raw_initiator() as (peer, end):
+        host, port = peer.sock.getsockname()
+        peer.send_write(0xDEADBE01, 0, b"x")
+        peer.read_terminate()
+        error = end.connector.disconnected.result(10).error
+        (answer,) = answers()
+        (incident,) = answer["incidents"]
+        assert incident["text"] == f"{error} (peer {host}:{port})"
+        assert incident["seconds_ago"] >= 0
+        assert str(error) in run_status(str(os.getpid())).stdout
+
+
+def test_of_many_incidents_the_last_ones_are_kept() -> None:
+    with softndk.open_adapter() as adapter:
+        adapter.listen()
+        with adapter._lock:
+            for number in range(INCIDENTS_KEPT + 5):
+                adapter._context.incidents.tell(f"incident {number}")
+        (answer,) = answers()
+        assert [incident["text"] for incident in answer["incidents"]] == [
+            f"incident {number}" for number in range(5, INCIDENTS_KEPT + 5)
+        ]
 
 
 def test_an_adapter_that_has_failed_says_so_and_why() -> None:

@@ -24,6 +24,7 @@ _FIELDS: Final = frozenset(
         "connections",
         "endpoints",
         "objects",
+        "incidents",
     )
 )
 """What an answer has (softndk.ndk.management.snapshot)."""
@@ -34,9 +35,11 @@ _FIELDS: Final = frozenset(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per adapter, one a line.")
 @click.option("--objects", is_flag=True, help="List every open object too.")
 def status(pid: int | None, as_json: bool, objects: bool) -> None:
-    """Show connections, endpoints and counters of running processes that use softndk: of PID, or of all you may see.
+    """Show connections, endpoints, counters and the last incidents of running processes that use softndk: of PID, or of all
+    you may see.
 
-    A process can be asked while one of its adapters listens or has a connection. Linux only.
+    Incidents are connections that failed or were refused, with the reason. A process can be asked while one of its adapters
+    listens or has a connection. Linux only.
     """
     found = processes()
     if pid is not None:
@@ -104,6 +107,10 @@ def _show(console: Console, answer: dict[str, Any], objects: bool) -> None:
     for name, value in answer["statistics"].items():
         table.add_row(name.replace("_", " "), f"{value:,}")
     console.print(table)
+    if answer["incidents"]:
+        console.print("last incidents", style="italic")
+        for entry in answer["incidents"]:
+            console.print(f"  {entry['seconds_ago']:.0f} s ago: {escape(entry['text'])}", soft_wrap=True)
     if objects:
         for text in answer["objects"]:
             console.print("  " + escape(text))

@@ -65,4 +65,5 @@ def snapshot(adapter: NdkObject, objects: Iterable[NdkObject]) -> dict[str, Any]
         "connections": [asdict(entry) for entry in connections(items)],
         "endpoints": [asdict(entry) for entry in endpoints(items)],
         "objects": [repr(item) for item in items],
+        "incidents": [{"seconds_ago": round(ago, 3), "text": text} for ago, text in context.incidents.kept()],
     }

@@ -48,7 +48,7 @@ def chunked(octets: bytes, sizes: Sequence[int]) -> list[bytes]:
 
 
 def failure(error: StartupError) -> tuple[object, ...]:
-    return (error.reason, error.terminate, error.crc, error.send_markers, error.frame)
+    return (error.reason, error.crc, error.send_markers, error.frame)
 
 
 def run_initiator(end: Initiator, chunks: Sequence[bytes]) -> tuple[object, bytes]:

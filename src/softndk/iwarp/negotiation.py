@@ -2,7 +2,7 @@
 
 Responsible for: what is sent, what is accepted, and what both ends have agreed on.
 Must not know: time limits, TCP, what is done with private data, how the indication is sent. The owner closes
-TCP after every `StartupError`; if the error names a Terminate, it is sent first, framed as the error says.
+TCP after every `StartupError`; if the peer is to be told by a Terminate, it is framed as the error says.
 
     initiator: request() -> octets out; receive(octets in) until not None; leftover()
     responder: receive(octets in) until not None; accept() or reject() -> octets out
@@ -10,7 +10,6 @@ TCP after every `StartupError`; if the error names a Terminate, it is sent first
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NoReturn
@@ -29,7 +28,6 @@ from softndk.wire.mpa import (
     frame_length,
     may_begin_startup,
 )
-from softndk.wire.terminate import Layer, MpaCode, MpaType
 
 
 class Rtr(Enum):
@@ -59,19 +57,11 @@ class StartupReason(Enum):
     LOCAL_FAILURE = "local failure after the Reply"
 
 
-_TERMINATES: Final[Mapping[StartupReason, tuple[int, int, int]]] = {
-    StartupReason.INSUFFICIENT_IRD: (Layer.MPA, MpaType.MPA, MpaCode.INSUFFICIENT_IRD),
-    StartupReason.NO_MATCHING_RTR: (Layer.MPA, MpaType.MPA, MpaCode.NO_MATCHING_RTR),
-    StartupReason.LOCAL_FAILURE: (Layer.MPA, MpaType.MPA, MpaCode.LOCAL_CATASTROPHIC),
-}
-
-
 class StartupError(Exception):
     """The start-up failed; the connection must be closed.
 
-    `frame` is the peer's start-up frame if it could be read. `terminate` is the layer, type and code of the
-    Terminate message that must go out before the close, or None; its FPDU then has a CRC if `crc` and markers
-    if `send_markers`.
+    `frame` is the peer's start-up frame if it could be read. The FPDU of a Terminate about it has a CRC if `crc` and
+    markers if `send_markers`.
     """
 
     def __init__(
@@ -88,10 +78,6 @@ class StartupError(Exception):
         self.frame = frame
         self.crc = crc
         self.send_markers = send_markers
-
-    @property
-    def terminate(self) -> tuple[int, int, int] | None:
-        return _TERMINATES.get(self.reason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,6 @@ CLIENT_SERVER: frozenset[Rtr] = frozenset()
 
 REQUEST_KEY = b"MPA ID Req Frame"
 REPLY_KEY = b"MPA ID Rep Frame"
-TERMINATE_LOCAL_FAILURE = (2, 0, 5)
-TERMINATE_INSUFFICIENT_IRD = (2, 0, 6)
-TERMINATE_NO_MATCHING_RTR = (2, 0, 7)
 
 
 def startup(kind: FrameKind, **changes: Any) -> bytes:
@@ -78,7 +75,6 @@ def responder_fails(octets: bytes, **arguments: Any) -> StartupError:
     with pytest.raises(StartupError) as caught:
         Responder(**arguments).receive(octets)
     assert str(caught.value)
-    assert caught.value.terminate is None
     return caught.value
 
 
@@ -190,7 +186,7 @@ class TestInitiatorReadsTheReply:
 
     def test_own_key_means_both_are_initiators(self) -> None:
         error = initiator_fails(initiator(), request())
-        assert (error.reason, error.terminate) == (StartupReason.BOTH_INITIATORS, None)
+        assert error.reason is StartupReason.BOTH_INITIATORS
 
     @pytest.mark.parametrize(
         "octets",
@@ -204,7 +200,7 @@ class TestInitiatorReadsTheReply:
     )
     def test_malformed(self, octets: bytes) -> None:
         error = initiator_fails(initiator(), octets)
-        assert (error.reason, error.terminate) == (StartupReason.MALFORMED, None)
+        assert error.reason is StartupReason.MALFORMED
 
     @pytest.mark.parametrize("octets", [b"SSH-2.0-OpenSSH\r\n", b"220 ready\r\n", b"\0", b"MPA ID Rex"])
     def test_another_protocol_that_speaks_first_and_waits_is_told_at_once(self, octets: bytes) -> None:
@@ -223,7 +219,7 @@ class TestInitiatorReadsTheReply:
         end = initiator()
         with pytest.raises(StartupError) as caught:
             end.receive_eof()
-        assert (caught.value.reason, caught.value.terminate) == (StartupReason.NO_ANSWER, None)
+        assert caught.value.reason is StartupReason.NO_ANSWER
 
     @pytest.mark.parametrize("length", [1, 19, 20, 23])
     def test_closed_within_the_reply(self, length: int) -> None:
@@ -231,7 +227,7 @@ class TestInitiatorReadsTheReply:
         assert end.receive(reply()[:length]) is None
         with pytest.raises(StartupError, match=f"{length} octets") as caught:
             end.receive_eof()
-        assert (caught.value.reason, caught.value.terminate) == (StartupReason.INCOMPLETE, None)
+        assert caught.value.reason is StartupReason.INCOMPLETE
 
     def test_rejection(self) -> None:
         octets = reply(reject=True, private_data=b"no room", enhanced=Enhanced(ird=2, ord=40))
@@ -247,7 +243,7 @@ class TestInitiatorReadsTheReply:
     @pytest.mark.parametrize("revision", [1, 2])
     def test_an_enhanced_request_needs_an_enhanced_reply(self, revision: int) -> None:
         error = initiator_fails(initiator(), reply(revision=revision, enhanced=None))
-        assert (error.reason, error.terminate) == (StartupReason.NOT_ENHANCED, None)
+        assert error.reason is StartupReason.NOT_ENHANCED
 
     def test_s_in_a_revision_1_reply_is_a_reserved_bit(self) -> None:
         error = initiator_fails(initiator(), REPLY_KEY + bytes([0x10, 1, 0, 4, 0, 1, 0, 1]))
@@ -256,7 +252,7 @@ class TestInitiatorReadsTheReply:
     @pytest.mark.parametrize("revision", [0, 3, 255])
     def test_revision_that_is_not_implemented(self, revision: int) -> None:
         error = initiator_fails(initiator(), REPLY_KEY + bytes([0x40, revision, 0, 0]))
-        assert (error.reason, error.terminate) == (StartupReason.UNSUPPORTED_REVISION, None)
+        assert error.reason is StartupReason.UNSUPPORTED_REVISION
 
     @pytest.mark.parametrize("revision", [1, 2])
     def test_plain_reply_to_a_plain_request(self, revision: int) -> None:
@@ -338,17 +334,9 @@ class TestReadLimitsOfTheInitiator:
     def test_more_reads_than_we_can_hold(self, own: int, needed: int, markers: bool) -> None:
         octets = reply(enhanced=Enhanced(ird=1, ord=needed), markers=markers, crc=True, private_data=b"pd")
         error = initiator_fails(initiator(ird=own, crc=False), octets)
-        assert (error.reason, error.terminate) == (StartupReason.INSUFFICIENT_IRD, TERMINATE_INSUFFICIENT_IRD)
+        assert error.reason is StartupReason.INSUFFICIENT_IRD
         assert (error.crc, error.send_markers) == (True, markers)
         assert error.frame == StartupFrame.parse(octets)
-
-    def test_terminate_codes_of_failures_after_the_reply(self) -> None:
-        codes = {reason: StartupError(reason, "").terminate for reason in StartupReason}
-        assert {reason: code for reason, code in codes.items() if code} == {
-            StartupReason.LOCAL_FAILURE: TERMINATE_LOCAL_FAILURE,
-            StartupReason.INSUFFICIENT_IRD: TERMINATE_INSUFFICIENT_IRD,
-            StartupReason.NO_MATCHING_RTR: TERMINATE_NO_MATCHING_RTR,
-        }
 
 
 def p2p(options: str, *, ird: int = 16, ord: int = 16) -> Enhanced:
@@ -389,7 +377,7 @@ class TestReadyToReceiveOfTheInitiator:
     def test_nothing_in_common(self, offer: set[Rtr], answer: str) -> None:
         octets = reply(enhanced=p2p(answer), crc=True)
         error = initiator_fails(initiator(rtr_offer=frozenset(offer)), octets)
-        assert (error.reason, error.terminate) == (StartupReason.NO_MATCHING_RTR, TERMINATE_NO_MATCHING_RTR)
+        assert error.reason is StartupReason.NO_MATCHING_RTR
         assert error.crc
 
     def test_without_a_in_the_reply_its_options_mean_nothing(self) -> None:
@@ -451,7 +439,7 @@ class TestResponderReadsTheRequest:
             assert responder.receive(octets) is None
             with pytest.raises(StartupError) as caught:
                 responder.receive_eof()
-            assert (caught.value.reason, caught.value.terminate) == (reason, None)
+            assert caught.value.reason is reason
 
     def test_r_is_ignored(self) -> None:
         assert Responder().receive(request(reject=True)) is not None
@@ -478,7 +466,7 @@ class TestResponderReadsTheRequest:
         responder.receive(octets[:cut])
         with pytest.raises(StartupError, match="1 octets") as caught:
             responder.receive(octets[cut:] + b"x")
-        assert (caught.value.reason, caught.value.terminate) == (StartupReason.EARLY_DATA, None)
+        assert caught.value.reason is StartupReason.EARLY_DATA
 
     def test_nothing_more_is_no_early_data(self) -> None:
         assert asked(request()).receive(b"") is None

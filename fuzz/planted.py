@@ -198,6 +198,14 @@ BUGS: Final = (
         "        elif False:\n",
         "a request that finds no room for its connector is not refused, and fails inside",
     ),
+    Bug(
+        "rest",
+        "adapter",
+        "drivers/tcp_listener.py",
+        "        self._engine.call_at(self._engine.now() + ACCEPT_PAUSE_S, self._rested)\n",
+        "",
+        "a listener that once had no descriptor for a connection never accepts again",
+    ),
 )
 
 

@@ -5,10 +5,12 @@ the bad ones. `Base` is what the adapter holds and has counted: after each input
 """
 
 import os
+import resource
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Final
 
@@ -35,7 +37,7 @@ from softndk.memory.tokens import TokenTable
 from softndk.ndk.endpoints import ENDPOINTS
 from softndk.ndk.object import NdkObject
 
-__all__ = ["ARENA", "IPV6", "KINDS", "LIMITS", "SECRET", "SMALL", "World", "make_small"]
+__all__ = ["ARENA", "IPV6", "KINDS", "LIMITS", "SECRET", "SMALL", "World", "make_small", "no_descriptors"]
 
 ARENA: Final = 8192
 SECRET: Final = b"\xe7secret!"
@@ -298,6 +300,19 @@ class World:
         self.adapter._runtime.engine.stop()
         for _ in range(3):
             self.engine.step()
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Inside, this process can open no descriptor."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @cache

@@ -10,10 +10,12 @@ good connection beside goes on; and at the end the adapter is as before (`fuzz.w
 
 import fcntl
 import os
+import select
 import socket
 import sys
 import termios
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Final
 
 from fuzz import era
@@ -22,8 +24,8 @@ from fuzz.hostile import Hostile
 from fuzz.peer import IMMEDIATE, MESSAGES, SPOIL, SPOILS
 from fuzz.program import POSTS, READ_LIMITS, Link, Program
 from fuzz.records import Record, head_of, join, records_of
-from fuzz.world import IPV6, KINDS, LIMITS, SMALL, World, make_small
-from softndk import AdapterUnavailable, Connector, InvalidHandle, Listener, Status
+from fuzz.world import IPV6, KINDS, LIMITS, SMALL, World, make_small, no_descriptors
+from softndk import AdapterUnavailable, Connector, InsufficientResources, InvalidHandle, Listener, Qp, Status
 from softndk.iwarp.qp_state import State
 from softndk.testing import fail_adapter
 
@@ -54,6 +56,7 @@ STEP: Final = 30
 LISTEN: Final = 31
 HOARD: Final = 35
 FAIL: Final = 36
+STARVE: Final = 37
 
 OPERATIONS: Final = (
     *MESSAGES,
@@ -68,7 +71,7 @@ OPERATIONS: Final = (
     *[CLOSE] * 2,
     *[QUEUE] * 2,
     *[MEMORY] * 2,
-    *(HOARD, HOARD, FAIL),
+    *(HOARD, HOARD, FAIL, STARVE),
     *(START, FIN, RESET, DEAF, SELECT, TIME, TIME, GOOD, FLUSH, DISCONNECT, PAUSE, LOOK, STEP, LISTEN),
 )
 
@@ -83,6 +86,7 @@ LONGEST_END_S: Final = 10.0
 _TRAFFIC: Final = ("rdma_in_frames", "rdma_out_frames", "rdma_in_octets", "rdma_out_octets")
 _GLOBAL, _OF_STARTUP = bytes.fromhex("02080000"), bytes.fromhex("20050000")
 """With what a failing adapter ends a connection, and one whose start-up is not complete; without headers."""
+_LOOKS, _LOOK_S = 100, 0.1
 _TIMES: Final = (0.006, 0.3, 2.5, 6.0, 11.0, 31.0, 0.05, 1.0)
 _SPELLINGS: Final = {
     socket.AF_INET: ("127.0.0.1", "127.0.0.1", "0.0.0.0"),
@@ -130,6 +134,8 @@ class _Run:
         """CQs that have failed with it, and before."""
         self.at = 0
         self.steps = 0
+        self.starving = False
+        """The process has no descriptor for what the adapter does next."""
         self.retired: list[Hostile] = []
         """Peers of first attempts, when there was a second."""
         self.listener: Listener | None = None
@@ -235,9 +241,10 @@ class _Run:
         hostile = Hostile(sock, self.program.named, self.program.memories, active=True)
         self.add(hostile)
         hostile.make_start(record._replace(flag=record.flag >> 3), strict=not record.flag & 0x80)
-        if not record.flag & 4:
-            self.send(hostile, ALL, ALL, step=True)
-        self.go()
+        with no_descriptors() if self.starving else nullcontext():
+            if not record.flag & 4:
+                self.send(hostile, ALL, ALL, step=True)
+            self.go()
 
     def source(self, number: int) -> str:
         """An address of a peer: other ones in each input, so that no pair of ports has to rest. Of IPv6 there is one."""
@@ -361,6 +368,15 @@ class _Run:
         qp = self.program.qp(link, record)
         if qp is None:
             return
+        with no_descriptors() if self.starving else nullcontext():
+            self.begin_dial(record, link, qp, target)
+        self.go()
+        if link.hostile is not None and record.flag & 8:
+            link.hostile.make_start(record._replace(flag=record.flag >> 4, x=0), strict=True)
+            self.send(link.hostile, ALL, ALL, step=True)
+            self.go()
+
+    def begin_dial(self, record: Record, link: Link, qp: Qp, target: tuple[str, int]) -> None:
         adapter, data = self.world.adapter, b"dial" * (record.x % 120 if record.x % 3 else 0)
         if record.flag & 4:
             pending = self.accounts.pend("Adapter.connect", lambda: adapter.connect(qp, target, private_data=data))
@@ -389,11 +405,6 @@ class _Run:
                         qp, target, inbound_read_limit=inbound, outbound_read_limit=outbound, private_data=data
                     ),
                 )
-        self.go()
-        if link.hostile is not None and record.flag & 8:
-            link.hostile.make_start(record._replace(flag=record.flag >> 4, x=0), strict=True)
-            self.send(link.hostile, ALL, ALL, step=True)
-            self.go()
 
     def open_door(self) -> None:
         """Whom we have connected to; a second attempt of one connect has another peer."""
@@ -402,6 +413,10 @@ class _Run:
                 sock, address = self.door.accept()
             except BlockingIOError:
                 return
+            except OSError:
+                if self.starving:
+                    return
+                raise
             hostile = Hostile(sock, self.program.named, self.program.memories, active=False)
             link = self.dialled(address[:2])
             if link is None:  # given up meanwhile
@@ -551,6 +566,35 @@ class _Run:
         self.program.hoard(record)
         self.go()
 
+    def starve(self, record: Record) -> None:
+        """Something is done while the process has no descriptor left: a peer connects, the program connects or waits, or
+        takes an address, which is refused. Then there are descriptors again, and time for what had to wait.
+        """
+        way, adapter, host = record.flag % 5, self.world.adapter, self.world.host
+        if way < 2:
+            self.starving = True
+            (self.connect if way else self.dial)(record._replace(flag=record.flag >> 3))
+            self.starving = False
+        elif way == 2:
+            with no_descriptors():
+                self.program.use_queue(record._replace(flag=record.flag >> 3 & 8 | 3))
+        elif way == 3:
+            with no_descriptors():
+                made = self.accounts.call(
+                    "Adapter.create_shared_endpoint", lambda: adapter.create_shared_endpoint((host, 0))
+                )
+            assert made is None, f"{made} without a descriptor"
+        elif (listener := self.accounts.call("Adapter.create_listener", adapter.create_listener)) is not None:
+            with no_descriptors():
+                listening = self.accounts.pend("Listener.listen", lambda: listener.listen((host, 0)))
+            assert listening is not None
+            assert isinstance(listening.exception(0), InsufficientResources), f"{listener} without a descriptor"
+            self.program.close(listener)
+        self.time(Record(TIME, 7))
+        for acceptor in (self.world.listener, self.listener):
+            resting = [] if acceptor is None else [item for item in acceptor._sockets if item._resting]
+            assert not resting, f"{acceptor} accepts nothing although there are descriptors again"
+
     def fail(self, record: Record) -> None:
         """The adapter fails as a whole. Everything completes; each peer that has a connection hears of it, and it ends."""
         if self.failed:
@@ -568,11 +612,20 @@ class _Run:
         fail_adapter(self.world.adapter, "the fuzzer has asked for it")
         self.go()
         for hostile in told:
-            assert hostile.fin_seen or hostile.reset_seen, f"a failed adapter leaves {hostile.address} alone"
+            assert self.await_end(hostile), f"a failed adapter leaves {hostile.address} alone"
             assert hostile.last_word in (b"", _GLOBAL, _OF_STARTUP), f"it says {hostile.last_word.hex()}"
         for hostile in connected:
             assert hostile.last_word == _GLOBAL or hostile.reset_seen, f"{hostile.address} hears nothing of the failure"
         self.check_good()
+
+    def await_end(self, hostile: Hostile) -> bool:
+        """Whether its connection ends. What is before the end in TCP may have to wait for an acknowledgement, in real time."""
+        for _ in range(_LOOKS):
+            if hostile.fin_seen or hostile.reset_seen:
+                return True
+            select.select([hostile.sock], [], [], _LOOK_S)
+            self.go()
+        return False
 
     def is_connected(self, hostile: Hostile) -> bool:
         """A connection that data may pass on."""
@@ -717,6 +770,7 @@ _STEPS: Final[dict[int, Callable[[_Run, Record], None]]] = {
     LISTEN: _Run.listen,
     HOARD: _Run.hoard,
     FAIL: _Run.fail,
+    STARVE: _Run.starve,
 }
 
 
@@ -788,7 +842,16 @@ def seeds() -> Sequence[bytes]:
     for kind in range(
         KINDS
     ):  # the adapter fails: while nothing, a start-up, or data are under way; and what is done then
-        for before in ([], up[:1], up, out[:1], out, [*up, *posts], [*out, send, Record(DELIVER), posts[2], *out]):
+        for before in (
+            [],
+            [Record(CONNECT, 4)] * 2,
+            up[:1],
+            up,
+            out[:1],
+            out,
+            [*up, *posts],
+            [*out, send, Record(DELIVER), posts[2], *out],
+        ):
             after = [
                 Record(FAIL),
                 posts[0],
@@ -805,6 +868,9 @@ def seeds() -> Sequence[bytes]:
     for kind in range(len(LIMITS)):
         full = [Record(HOARD, kind, 7), *up, *out, Record(LISTEN), Record(MEMORY), Record(MEMORY, 2), posts[4]]
         found.append(join([0], [*full, Record(HOARD, 128), Record(HOARD, kind, 7), Record(GOOD)]))
+    for way in range(5):
+        for before in ([], up, out):
+            found.append(join([0], [*before, Record(STARVE, way), Record(LOOK), *up, Record(STARVE, way | 64), *out]))
     for way in range(3):
         found.append(join([IPV6, 4], [Record(LISTEN, way), *up, send, Record(DELIVER), *out, Record(DIAL, 2), *posts]))
     return found

@@ -53,6 +53,25 @@ def test_creations_that_need_a_descriptor_fail_with_insufficient_resources() -> 
         adapter.create_shared_endpoint(("127.0.0.1", 0))
 
 
+@pytest.mark.rules("R-CONN-6")
+def test_a_connect_that_needs_a_descriptor_fails_with_insufficient_resources() -> None:
+    """The QP is as before, and may be given to a new connector."""
+    with open_adapter() as adapter:
+        cq = adapter.create_cq(2)
+        qp = adapter.create_pd().create_qp(cq, cq, receive_queue_depth=1, initiator_queue_depth=1)
+        listener = adapter.listen()
+        connector = adapter.create_connector()
+        with no_descriptor_left():
+            error = connector.connect(qp, listener.local_address).exception(10)
+        assert isinstance(error, InsufficientResources)
+        assert error.status is Status.INSUFFICIENT_RESOURCES
+        connector.close()
+        again = adapter.create_connector()
+        connecting = again.connect(qp, listener.local_address)
+        assert listener.next_request().result(10).peer_address == again.local_address
+        connecting.cancel()
+
+
 @pytest.mark.rules("R-CQERR-2", "R-CQERR-3")
 @pytest.mark.parametrize("kind", list(CqNotify))
 def test_another_failure_of_a_queue_has_the_consequences_of_an_overrun(kind: CqNotify) -> None:

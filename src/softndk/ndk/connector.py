@@ -103,8 +103,8 @@ class Connector(NdkObject):
         route. Unreachable (HOST_UNREACHABLE): the host does not answer. AddressUnavailable (SHARING_VIOLATION): the source
         port is held (R-EP-2). AddressUnavailable (INVALID_ADDRESS): the source is not the adapter's. AddressUnavailable
         (ADDRESS_ALREADY_EXISTS): these two addresses and ports are connected already. AddressUnavailable
-        (TOO_MANY_ADDRESSES): no source port is free (R-PORT-1). Aborted: the peer gave up, or broke a rule of the
-        start-up. RequestCancelled: this connector was closed meanwhile (R-CONN-7).
+        (TOO_MANY_ADDRESSES): no source port is free (R-PORT-1). InsufficientResources: no descriptor is left. Aborted: the
+        peer gave up, or broke a rule of the start-up. RequestCancelled: this connector was closed meanwhile (R-CONN-7).
         """
         with self._lock:
             self._check_working("connect")

@@ -221,8 +221,10 @@ class Qp(NdkObject):
         InvalidState: address or length is left out, and the region is not registered. InvalidParameter: no right asked
         (R-BIND-1), a length that is not 1 to max_window_size (A-24), a flag that bind does not have, or objects of another
         PD (A-13). ConnectionInvalid: not connected (R-WR-3). QueueFull. Nothing is posted.
-        Results: SUCCESS: the window is valid. ACCESS_VIOLATION: as above, found when its turn came (A-6).
-        INVALID_DEVICE_REQUEST: bound already when its turn came. CANCELLED: flushed; the window is as it was.
+        Results: SUCCESS: the window is valid. ACCESS_VIOLATION: as above, found when its turn came (A-6), or
+        the peer's NIC refused an earlier request for a token or right (A-4). REMOTE_RESOURCES: the peer's NIC refused an
+        earlier request for another reason. INVALID_DEVICE_REQUEST: bound already when its turn came. CANCELLED: flushed;
+        the window is as it was.
         """
         self._post(bind_request, "bind", flags, mr, context, mw, address, length)
 
@@ -252,7 +254,8 @@ class Qp(NdkObject):
         that it does not have, or a region of another PD (A-13). ConnectionInvalid: not connected (R-WR-3). QueueFull.
         Nothing is posted.
         Results: SUCCESS: the region is valid. INVALID_DEVICE_REQUEST: registered already when its turn came (R-FREG-6).
-        CANCELLED: flushed; the region is as it was.
+        ACCESS_VIOLATION: the peer's NIC refused an earlier request for a token or right (A-4). REMOTE_RESOURCES: the peer's
+        NIC refused an earlier request for another reason. CANCELLED: flushed; the region is as it was.
         """
         self._post(fast_register_request, "fast_register", flags, mr, context, pages, fbo, length, base_address)
 
@@ -267,7 +270,9 @@ class Qp(NdkObject):
         InvalidParameter: a normal region, which is deregistered (R-INV-2), a flag that it does not have, or an object of
         another PD (A-13). ConnectionInvalid: not connected (R-WR-3). QueueFull. Nothing is posted.
         Results: SUCCESS: the token is dead. INVALID_DEVICE_REQUEST: invalid already, or windows bound, when its turn came;
-        the connection ends (A-9). CANCELLED: flushed; the object is as it was.
+        the connection ends (A-9). ACCESS_VIOLATION: the peer's NIC refused an earlier request for a token or right (A-4).
+        REMOTE_RESOURCES: the peer's NIC refused an earlier request for another reason. CANCELLED: flushed; the object is as
+        it was.
         """
         self._post(invalidate_request, "invalidate", flags, target, context)
 
@@ -283,8 +288,9 @@ class Qp(NdkObject):
 
         Raises: NotSupported: IwarpConfig.rfc7306 is off. InvalidParameter: data of another length, an int out of range, or
         a flag that it does not have (R-FLAG-3). ConnectionInvalid: not connected (R-WR-3). QueueFull. Nothing is posted.
-        Results: SUCCESS: TCP has taken the octets (R-COMP-7). REMOTE_RESOURCES: the peer's NIC refused it, for want of a
-        receive or of RFC 7306 (A-4). CANCELLED: flushed (R-FLUSH-1).
+        Results: SUCCESS: TCP has taken the octets (R-COMP-7). ACCESS_VIOLATION: the peer's NIC refused an earlier request
+        for a token or right (A-4). REMOTE_RESOURCES: the peer's NIC refused it, for want of a receive or of RFC 7306, or an
+        earlier request (A-4). CANCELLED: flushed (R-FLUSH-1).
         """
         self._post(immediate_request, "send_immediate", flags, data, context)
 

@@ -18,6 +18,7 @@ __all__ = [
     "OperationType",
     "RdmaTechnology",
     "RemoteToken",
+    "address_text",
 ]
 
 PAGE_SIZE: Final = 4096
@@ -25,6 +26,13 @@ MAXULONG: Final = 0xFFFFFFFF
 
 Address = tuple[str, int]
 """Numeric IPv4 or IPv6 address (optional %scope) and port. Nothing is ever resolved."""
+
+
+def address_text(address: Address) -> str:
+    """An address as messages show it and command lines take it: "127.0.0.1:4711", "[::1]:4711"."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
 
 LocalToken = NewType("LocalToken", int)
 RemoteToken = NewType("RemoteToken", int)

@@ -346,6 +346,7 @@ LATER: set[str] = set()
 # Declared by a module for the other modules, not for the program.
 INTERNAL = {
     "ADAPTER_NUMBERS",
+    "address_text",
     "ENDPOINTS",
     "VERSIONS",
     "AdapterContext",

@@ -9,7 +9,7 @@ import click
 
 from softndk import Address
 
-__all__ = ["Octets", "Seconds", "address_text", "local_address_for", "parse_target", "resolve"]
+__all__ = ["Octets", "Seconds", "local_address_for", "parse_target", "resolve"]
 
 _UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _SIZE: Final = re.compile(r"([0-9]{1,18})\s*([kmg]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
@@ -110,12 +110,6 @@ def resolve(host: str, port: int) -> list[Address]:
     if not addresses:
         raise click.ClickException(f"{host}: has neither an IPv4 nor an IPv6 address")
     return list(dict.fromkeys(addresses))
-
-
-def address_text(address: Address) -> str:
-    """An address as the options take it: "127.0.0.1:4711", "[::1]:4711"."""
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def local_address_for(destination: Address) -> str | None:

@@ -16,7 +16,8 @@ from typing import Final
 import click
 
 from softndk import Address
-from softndk.cli.options import Seconds, address_text, parse_target, resolve
+from softndk.cli.options import Seconds, parse_target, resolve
+from softndk.flags import address_text
 from softndk.peer import Outcome, Role, Scenario, ScenarioError, Seen, Verdict, load, play, shipped
 from softndk.peer.report import COLORS, VERDICT_WIDTH, frame_line, list_lines, outcome_lines, summary_lines
 from softndk.peer.vocabulary import BLOCKS, step_kinds

@@ -17,13 +17,14 @@ import softndk
 from softndk import Adapter, Address, IwarpConfig, NdkError
 from softndk.cli.failure import ask_for_detail, message
 from softndk.cli.interrupt import Interrupt
-from softndk.cli.options import Octets, Seconds, address_text, local_address_for, parse_target, resolve
+from softndk.cli.options import Octets, Seconds, local_address_for, parse_target, resolve
 from softndk.cli.ping_client import ClientOptions, PingClient
 from softndk.cli.ping_endpoint import Endpoint, Interrupted, PingFailed
 from softndk.cli.ping_protocol import MAX_COUNT, MAX_SIZE
 from softndk.cli.ping_report import plural
 from softndk.cli.ping_server import PingServer, Server, ServerOptions, Session
 from softndk.cli.rping import RPING_PORT, RpingClient, RpingLink, RpingServer
+from softndk.flags import address_text
 
 __all__ = ["ping"]
 

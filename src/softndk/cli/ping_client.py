@@ -19,7 +19,6 @@ from softndk import (
     Unreachable,
 )
 from softndk.cli.interrupt import Interrupt
-from softndk.cli.options import address_text
 from softndk.cli.ping_endpoint import Endpoint, Interrupted, PeerLeft, PingFailed, until_done
 from softndk.cli.ping_protocol import (
     SEED_SIZE,
@@ -33,6 +32,7 @@ from softndk.cli.ping_protocol import (
     readable,
 )
 from softndk.cli.ping_report import Totals
+from softndk.flags import address_text
 
 __all__ = ["ClientOptions", "PingClient", "connect_to_first"]
 

@@ -24,10 +24,10 @@ from softndk import (
     Sge,
 )
 from softndk.cli.interrupt import POLL_S, Interrupt
-from softndk.cli.options import address_text
 from softndk.cli.ping_endpoint import LEAVE_S, Endpoint, Interrupted, PeerLeft, PingFailed, ProtocolBroken, until_done
 from softndk.cli.ping_protocol import BadMessage, Hello, Kind, Message, Pattern, Reason, Welcome
 from softndk.cli.ping_report import Totals, plural
+from softndk.flags import address_text
 
 __all__ = ["ACCEPT_S", "IDLE_S", "BusyClock", "End", "PingServer", "Server", "ServerOptions", "Session"]
 

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from softndk.drivers.status import ANSWER_S, ask, processes
+from softndk.flags import address_text
 
 __all__ = ["status"]
 
@@ -118,4 +119,4 @@ def _show(console: Console, answer: dict[str, Any], objects: bool) -> None:
 
 def _address(address: list[Any]) -> str:
     host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return address_text((host, port))

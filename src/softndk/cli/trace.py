@@ -8,6 +8,7 @@ from typing import Final
 
 import click
 
+from softndk.flags import address_text
 from softndk.trace import Frame, TraceError, read_frames
 
 __all__ = ["trace"]
@@ -69,7 +70,7 @@ def _text_lines(frames: Iterator[Frame], payload: bool) -> Iterator[str]:
     for frame in frames:
         if start_ns is None:
             start_ns = frame.time_ns
-        path = f"{_endpoint(frame.source)} > {_endpoint(frame.destination)}"
+        path = f"{address_text(frame.source)} > {address_text(frame.destination)}"
         path_width = max(path_width, len(path))
         kind = click.style(f"{frame.kind:{_KIND_WIDTH}}", fg=_COLORS.get(frame.kind))
         crc = click.style(_CRC[frame.crc_ok], fg="red" if frame.crc_ok is False else None)
@@ -79,8 +80,3 @@ def _text_lines(frames: Iterator[Frame], payload: bool) -> Iterator[str]:
             shown = frame.payload[:SHOWN_OCTETS]
             more = " ..." if len(frame.payload) > SHOWN_OCTETS else ""
             yield f"{'':19}{shown.hex(' ', 4)}{more}"
-
-
-def _endpoint(address: tuple[str, int]) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,18 +1,20 @@
 """TCP sockets: numeric addresses, options, source ports. Nothing is resolved, and nothing is known of who uses them."""
 
+import errno
 import ipaddress
+import os
 import socket
 import struct
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from errno import ENODEV
 from typing import Final, cast
 
 __all__ = [
     "Address",
     "TcpOptions",
     "choose_port_late",
+    "connect_error",
     "new_socket",
     "numeric_address",
     "reserve",
@@ -45,7 +47,7 @@ def socket_address(address: Address) -> tuple[socket.AddressFamily, tuple[str, i
     """The socket module's form of a numeric `(host, port)`; the host may carry a scope: "fe80::1%eth0",
     "fe80::1%2".
 
-    Raises: ValueError: not numeric, or no port. OSError (ENODEV): the scope names no interface of this
+    Raises: ValueError: not numeric, or no port. OSError (errno.ENODEV): the scope names no interface of this
     machine.
     """
     host, port = cast("tuple[object, object]", address)
@@ -69,7 +71,7 @@ def _scope_id(scope: str) -> int:
     try:
         return socket.if_nametoindex(scope)
     except OSError:
-        raise OSError(ENODEV, f"no network interface {scope!r}") from None
+        raise OSError(errno.ENODEV, f"no network interface {scope!r}") from None
 
 
 def numeric_address(name: tuple[str, int] | tuple[str, int, int, int]) -> Address:
@@ -120,6 +122,18 @@ def new_socket(family: socket.AddressFamily) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setblocking(False)
     return sock
+
+
+def connect_error(code: int, destination: Address, source: Address | None) -> OSError:
+    """Why a connect failed at once, in the system's words; of a loopback address they say too little."""
+    reason = os.strerror(code)
+    if source is not None and _is_loopback(source) and not _is_loopback(destination):
+        reason += f"; from {source[0]}, a loopback address, nothing outside can be reached: open the adapter on another"
+    return OSError(code, reason)
+
+
+def _is_loopback(address: Address) -> bool:
+    return ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
 
 
 def set_options(sock: socket.socket, options: TcpOptions) -> None:

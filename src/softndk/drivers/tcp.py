@@ -21,6 +21,7 @@ from softndk.drivers.sockets import (
     Address,
     TcpOptions,
     choose_port_late,
+    connect_error,
     new_socket,
     numeric_address,
     segment_size,
@@ -219,7 +220,7 @@ class TcpStream(Channel):
                 sock.bind(bound[1])
             code = sock.connect_ex(target)
             if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR):
-                raise OSError(code, os.strerror(code))
+                raise connect_error(code, destination, source)
             self._local = numeric_address(sock.getsockname())
             self._connecting = True
             self._engine.add(self, sock)

@@ -15,7 +15,7 @@ from softndk.errors import (
     RequestCancelled,
     error_for,
 )
-from softndk.flags import Address, ObjectType
+from softndk.flags import Address, ObjectType, address_text
 from softndk.iwarp import events, faults
 from softndk.iwarp.connection import Connection
 from softndk.iwarp.negotiation import Initiator, Rtr
@@ -58,6 +58,7 @@ class Connector(NdkObject):
         self._is_passive = listener is not None
         self._core: Connection | None = None
         self._stream: TcpStream | None = None
+        self._peer_text = ""
         self._qp: Qp | None = None
         self._waiting: Promise[None] | None = None  # the request that is under way
         self._then: Outcome | None = None  # told of its outcome, lock held
@@ -360,8 +361,9 @@ class Connector(NdkObject):
     def _take_over(self, core: Connection, stream: TcpStream, request: events.RequestReceived) -> None:
         """Passive side: become the connector of a connection whose request has come."""
         self._core = core
-        core.name = self._label
         self._stream = stream
+        self._peer_text = f" from {address_text(self.peer_address)}"
+        core.name = self._connection_name
         self._hold(stream.local_address)
         self._data = ConnectionData(
             private_data=request.private_data,
@@ -416,8 +418,9 @@ class Connector(NdkObject):
             markers=config.markers,
             rtr_offer=frozenset({Rtr.WRITE, Rtr.READ}) if config.peer_to_peer else frozenset(),
         )
+        self._peer_text = f" to {address_text(target)}"
         core = Connection(
-            self._label,
+            self._connection_name,
             config,
             initiator=initiator,
             limits=(context.info.max_inbound_read_limit, context.info.max_outbound_read_limit),
@@ -520,23 +523,20 @@ class Connector(NdkObject):
                 self._established(event)
             elif isinstance(event, events.StartupFailed):
                 if self._is_passive:
-                    self._note_failure(event.error)
+                    self._context.note_failure(event.error)
                 self._startup_failed(event.error)
             elif isinstance(event, events.PeerDisconnected):
                 self._tell_end(Disconnect(graceful=True, provider_reason=self._code(faults.GRACEFUL), error=None))
             elif isinstance(event, events.Aborted):
                 self._context.counters.connection_error += 1
-                self._note_failure(event.error)
+                self._context.note_failure(event.error)
                 code = self._code(event.error.provider_error_code)
                 self._tell_end(Disconnect(graceful=False, provider_reason=code, error=event.error))
             elif isinstance(event, events.Disconnected):
                 if event.error is not None:
-                    self._note_failure(event.error)
+                    self._context.note_failure(event.error)
                 self._outcome(event.error)
         self._count(core)
-
-    def _note_failure(self, error: NdkError) -> None:
-        self._context.note_failure(error, None if self._stream is None else self._stream.peer_address)
 
     def _established(self, event: events.Established) -> None:
         counters = self._context.counters
@@ -618,12 +618,16 @@ class Connector(NdkObject):
         peer = None if stream is None else stream.peer_address
         if peer is None:
             return core.state.value
-        host = f"[{peer[0]}]" if ":" in peer[0] else peer[0]
-        return f"{core.state.value} {host}:{peer[1]}"
+        return f"{core.state.value} {address_text(peer)}"
+
+    @property
+    def _connection_name(self) -> str:
+        """What the messages of the connection begin with; whoever reads them at night asks first which peer it is."""
+        return self._label + self._peer_text
 
     def _renamed(self) -> None:
         if self._core is not None:
-            self._core.name = self._label
+            self._core.name = self._connection_name
 
     def _begin_close(self) -> None:
         core, stream = self._core, self._stream

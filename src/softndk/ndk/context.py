@@ -7,7 +7,7 @@ from softndk.config import IwarpConfig
 from softndk.datapath import DataPath
 from softndk.drivers.runtime import Runtime
 from softndk.errors import InsufficientResources, NdkError, NotSupported
-from softndk.flags import AdapterFlag, Address, Extension, NdkVersion, ObjectType, RdmaTechnology
+from softndk.flags import AdapterFlag, Extension, NdkVersion, ObjectType, RdmaTechnology
 from softndk.iwarp.negotiation import max_private_data
 from softndk.ndk.incidents import IncidentLog
 from softndk.results import AdapterInfo, AdapterStatistics
@@ -86,12 +86,12 @@ class AdapterContext:
         """All counters as they are now."""
         return AdapterStatistics(**asdict(self.counters), refused_tokens=self.datapath.tokens.refused)
 
-    def note_failure(self, error: NdkError, peer: Address | None) -> None:
+    def note_failure(self, error: NdkError) -> None:
         """A connection has failed: count it if the peer broke a rule, and tell the log."""
         fault = error.fault
         if fault is not None and not fault.received and (fault.layer, fault.etype, fault.code) not in _OWN_FAULTS:
             self.counters.peer_faults += 1
-        self.incidents.tell(str(error), peer)
+        self.incidents.tell(str(error))
 
     def next_name(self, prefix: str) -> str:
         """A default name: "qp1", "qp2", ..."""

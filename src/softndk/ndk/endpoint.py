@@ -10,7 +10,7 @@ from typing import Final
 
 from softndk.drivers.sockets import reserve
 from softndk.errors import InsufficientResources, error_for, error_from_os
-from softndk.flags import Address, ObjectType
+from softndk.flags import Address, ObjectType, address_text
 from softndk.ndk.context import AdapterContext
 from softndk.ndk.endpoints import ENDPOINTS
 from softndk.ndk.object import NdkObject
@@ -70,8 +70,7 @@ class SharedEndpoint(NdkObject):
         raise no_port_free(what)
 
     def _state_text(self) -> str:
-        host, port = self._address
-        return f"{f'[{host}]' if ':' in host else host}:{port} connections {len(self._successors)}"
+        return f"{address_text(self._address)} connections {len(self._successors)}"
 
     def _finish_close(self) -> None:
         self._socket.close()

@@ -11,7 +11,6 @@ from collections import deque
 from typing import Final
 
 from softndk.drivers.runtime import Runtime
-from softndk.flags import Address
 
 __all__ = ["IncidentLog"]
 
@@ -39,11 +38,10 @@ class IncidentLog:
         now = self._now()
         return [(now - when, line) for when, line in self._kept]
 
-    def tell(self, text: str, peer: Address | None = None, *, level: int = logging.INFO) -> None:
-        """One line, or one more of those that were left out. `peer`: who did it."""
+    def tell(self, text: str, *, level: int = logging.INFO) -> None:
+        """One line, or one more of those that were left out. `text` says which peer it is about."""
         now = self._now()
-        where = "" if peer is None else f" (peer {f'[{peer[0]}]' if ':' in peer[0] else peer[0]}:{peer[1]})"
-        self._kept.append((now, f"{text}{where}"))
+        self._kept.append((now, text))
         if not _log.isEnabledFor(level):
             return
         if now - self._since >= LOG_PERIOD_S:
@@ -55,7 +53,7 @@ class IncidentLog:
             self._left_out += 1
             return
         self._lines += 1
-        self._runtime.dispatcher.submit(_log.log, level, "%s%s", text, where)
+        self._runtime.dispatcher.submit(_log.log, level, "%s", text)
 
     def _tell_left_out(self) -> None:
         count, self._left_out = self._left_out, 0

@@ -13,7 +13,7 @@ from softndk.drivers.tcp import TcpStream
 from softndk.drivers.tcp_listener import TcpListener
 from softndk.drivers.waiting import WaitQueue
 from softndk.errors import InvalidHandle, InvalidState, NdkError, error_for, error_from_os
-from softndk.flags import Address, ObjectType
+from softndk.flags import Address, ObjectType, address_text
 from softndk.iwarp import events
 from softndk.iwarp.connection import Connection
 from softndk.ndk.addresses import check_address, source_of
@@ -237,7 +237,7 @@ class Listener(NdkObject):
 
     def _note_refusal(self, why: str, peer: Address) -> None:
         self._context.counters.refused_connections += 1
-        self._context.incidents.tell(f"{self._label} refuses a connection: {why}", peer)
+        self._context.incidents.tell(f"{self._label} from {address_text(peer)}: refused: {why}")
 
     def _requested(self, core: Connection, stream: TcpStream, request: events.RequestReceived) -> Connector | None:
         """A complete request: make its connector and hand it out. None: refused."""
@@ -312,9 +312,8 @@ class Listener(NdkObject):
     def _state_text(self) -> str:
         if self._address is None:
             return "idle"
-        host, port = self._address
         paused = " paused" if self._paused else ""
-        return f"listening {f'[{host}]' if ':' in host else host}:{port}{paused} waiting {len(self._requests)}"
+        return f"listening {address_text(self._address)}{paused} waiting {len(self._requests)}"
 
     def _renamed(self) -> None:
         self._line.what = f"{self._label} next_request"
@@ -364,9 +363,8 @@ class _Handshake:
         self._listener = listener
         self._connector: Connector | None = None
         self._source = source_of(peer[0])
-        host = f"[{peer[0]}]" if ":" in peer[0] else peer[0]
         self._core = Connection(
-            f"{listener._label} from {host}:{peer[1]}",
+            f"{listener._label} from {address_text(peer)}",
             context.config,
             initiator=None,
             limits=(context.info.max_inbound_read_limit, context.info.max_outbound_read_limit),
@@ -401,7 +399,7 @@ class _Handshake:
             elif isinstance(event, events.StartupFailed):
                 context = self._listener._context
                 context.counters.connect_failure += 1
-                context.note_failure(event.error, self._stream.peer_address)
+                context.note_failure(event.error)
 
     def _forget(self) -> None:
         listener = self._listener

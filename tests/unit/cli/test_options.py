@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softndk.cli.options import Octets, address_text, local_address_for, parse_target, resolve, size_text
+from softndk.cli.options import Octets, local_address_for, parse_target, resolve, size_text
+from softndk.flags import address_text
 
 SIZE = Octets(1, 1 << 40)
 

@@ -94,7 +94,8 @@ def test_the_last_incidents_are_told_with_reason_and_peer_though_nobody_has_set_
         error = end.connector.disconnected.result(10).error
         (answer,) = answers()
         (incident,) = answer["incidents"]
-        assert incident["text"] == f"{error} (peer {host}:{port})"
+        assert incident["text"] == str(error)
+        assert f" from {host}:{port}: " in incident["text"]
         assert incident["seconds_ago"] >= 0
         assert str(error) in run_status(str(os.getpid())).stdout
 

@@ -145,6 +145,19 @@ def test_listen_for_a_client_that_comes_by_itself() -> None:
     assert process.result()["outcomes"][0]["role"] == Role.RESPONDER.value
 
 
+@pytest.mark.parametrize("listen", [True, False])
+@pytest.mark.parametrize(
+    ("says", "told"), [("cannot load the key; ", "cannot load the key"), ("", "(it printed nothing)")]
+)
+def test_a_program_that_fails_at_once_is_told_with_its_last_words(listen: bool, says: str, told: str) -> None:
+    """Not after the 30 s of --wait only, and not as if nobody had tried."""
+    words = f"echo starting; echo; echo {says}echo >&2; exit 7" if says else "exit 7"
+    place = ("--listen", free_port()) if listen else (f"127.0.0.1:{free_port()}",)
+    done = run("peer", "run", "bad-crc", *place, "--start", f"sh -c '{words}'")
+    assert done.returncode == 2
+    assert done.stderr == f"softndk peer: the program of --start has ended with status 7: {told}\n"
+
+
 def test_a_server_that_is_started_for_each_scenario() -> None:
     port = free_port()
     command = f"{' '.join(COMMAND)} ping --rping --server --once --bind {{host}} --port {{port}}"

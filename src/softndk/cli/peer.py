@@ -6,6 +6,7 @@ import shlex
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -27,6 +28,8 @@ __all__ = ["peer"]
 
 DIFFERENT, CANNOT = 1, 2
 RETRY_S: Final = 0.05
+LAST_WORDS: Final = 4096
+"""Octets at the end of what a program has printed, in which its last line is looked for."""
 ALL: Final = "all"
 _EXAMPLES: Final = """\b
 Examples:
@@ -116,7 +119,12 @@ def steps(name: str | None) -> None:
     help="Start this program before each scenario and end it afterwards; {host} and {port} are put in.",
 )
 @click.option("--trace", type=click.Path(dir_okay=False, path_type=Path), help="Write a pcapng capture to this file.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object at the end; with --listen another before, that tells where.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Print every frame that is sent and received.")
 @click.pass_context
 def run(
@@ -152,8 +160,8 @@ def run(
             screen = _Screen(scenarios, as_json=as_json, verbose=verbose)
             screen.begin(place.text, role)
             for one in scenarios:
-                with _program(start, place.address):
-                    sock = place.connection()
+                with _program(start, place.address) as program:
+                    sock = place.connection(program)
                     screen.outcome(_play(one, sock, role, timeout, writer, screen.frame))
             screen.end(place.text)
     except ScenarioError as error:
@@ -241,7 +249,7 @@ class _Target:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def connection(self) -> socket.socket:
+    def connection(self, program: "_Program | None") -> socket.socket:
         """A TCP connection. While nobody listens it is tried again: a server may have to start anew. Raises:
         _NoConnection.
         """
@@ -254,6 +262,8 @@ class _Target:
                     problem: OSError = error
                 except OSError as error:
                     raise _NoConnection(f"{address_text(address)}: {error.strerror or error}") from None
+            if program is not None:
+                program.check_not_failed()
             if time.monotonic() >= end:
                 raise _NoConnection(f"{self.text}: {problem.strerror} for {self._wait_s:g} s (--wait)")
             time.sleep(RETRY_S)
@@ -277,7 +287,6 @@ class _Listening:
             self._socket = socket.create_server((host, port), family=family)
         except OSError as error:
             raise _NoConnection(f"--listen {listen}: {error.strerror or error}") from None
-        self._socket.settimeout(wait_s)
         self._wait_s = wait_s
         self.address: Address = self._socket.getsockname()[:2]
         self.text = address_text(self.address)
@@ -288,38 +297,67 @@ class _Listening:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
-    def connection(self) -> socket.socket:
+    def connection(self, program: "_Program | None") -> socket.socket:
         """The next connection. Raises: _NoConnection."""
+        end = time.monotonic() + self._wait_s
+        while True:
+            left = end - time.monotonic()
+            self._socket.settimeout(max(0.0, left if program is None else min(left, RETRY_S)))
+            try:
+                return self._socket.accept()[0]
+            except (TimeoutError, BlockingIOError):
+                if left <= 0:
+                    text = f"{self.text}: nobody has connected for {self._wait_s:g} s (--wait)"
+                    raise _NoConnection(text) from None
+            if program is not None:
+                program.check_not_failed()
+
+
+class _Program:
+    """A program of --start, while it runs. What it prints is kept for the case that it fails."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - until end()
         try:
-            return self._socket.accept()[0]
-        except TimeoutError:
-            raise _NoConnection(f"{self.text}: nobody has connected for {self._wait_s:g} s (--wait)") from None
+            self._process = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output, start_new_session=True
+            )
+        except BaseException:
+            self._output.close()
+            raise
+
+    def check_not_failed(self) -> None:
+        """Raises _NoConnection: it has ended with a failure. One that ends well may have left another behind."""
+        status = self._process.poll()
+        if status:
+            self._output.seek(max(0, self._output.seek(0, os.SEEK_END) - LAST_WORDS))
+            lines = self._output.read().decode(errors="replace").split("\n")
+            last = next((line for line in reversed(lines) if line.strip()), "(it printed nothing)")
+            raise _NoConnection(f"the program of --start has ended with status {status}: {last.strip()}")
+
+    def end(self) -> None:
+        """End it, with all its children."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._output.close()
 
 
 @contextmanager
-def _program(command: str | None, address: Address) -> Iterator[None]:
-    """The other side's program, if it is ours to start; with all its children ended at the end."""
+def _program(command: str | None, address: Address) -> Iterator[_Program | None]:
+    """The other side's program, if it is ours to start."""
     if command is None:
-        yield
+        yield None
         return
     host, port = address
     try:
-        words = [word.replace("{host}", host).replace("{port}", str(port)) for word in shlex.split(command)]
-        process = subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        program = _Program([word.replace("{host}", host).replace("{port}", str(port)) for word in shlex.split(command)])
     except (OSError, ValueError) as error:
         raise click.UsageError(f"--start: {error}") from None
     try:
-        yield
+        yield program
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        program.end()
 
 
 @dataclass

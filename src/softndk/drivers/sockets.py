@@ -47,7 +47,7 @@ def socket_address(address: Address) -> tuple[socket.AddressFamily, tuple[str, i
     """The socket module's form of a numeric `(host, port)`; the host may carry a scope: "fe80::1%eth0",
     "fe80::1%2".
 
-    Raises: ValueError: not numeric, or no port. OSError (errno.ENODEV): the scope names no interface of this
+    Raises: ValueError: not numeric, or no port. OSError (ENODEV): the scope names no interface of this
     machine.
     """
     host, port = cast("tuple[object, object]", address)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cli.processes import Process, run, server, started
+from tests.stopped_process import stop
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 
@@ -165,7 +166,7 @@ def test_a_server_that_hangs(running: tuple[Process, str]) -> None:
     process, target = running
     with started("ping", target, *BUSY, "--timeout", "0.5") as client:
         client.wait_for("round 1:")
-        process.signal(signal.SIGSTOP)
+        stop(process.process)
         try:
             assert client.end() == 1
         finally:
@@ -178,7 +179,7 @@ def test_a_client_that_hangs_can_be_left(running: tuple[Process, str]) -> None:
     process, target = running
     with started("ping", target, *BUSY) as client:
         client.wait_for("round 1:")
-        client.signal(signal.SIGSTOP)
+        stop(client.process)
         begin = time.monotonic()
         process.signal()
         assert process.end() == 130

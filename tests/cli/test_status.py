@@ -18,6 +18,7 @@ from softndk.drivers.status import ask
 from softndk.ndk.incidents import INCIDENTS_KEPT
 from softndk.testing import fail_adapter, pair
 from tests.ndk.raw_peer import raw_client as raw_initiator
+from tests.stopped_process import stop
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="softndk status needs Linux")
 
@@ -174,7 +175,7 @@ def test_a_process_that_is_stopped_is_told() -> None:
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"up\n"
-        process.send_signal(signal.SIGSTOP)
+        stop(process)
         try:
             done = run_status(str(process.pid))
         finally:

@@ -61,6 +61,7 @@ from tests.ndk.ends import (
     window,
 )
 from tests.ndk.raw_peer import RawPeer, raw_client, raw_server
+from tests.stopped_process import stop
 
 UNKNOWN = RemoteToken(0x0000_0100)
 
@@ -153,7 +154,7 @@ def test_a_peer_killed_with_data_unread_is_a_reset_and_every_request_comes_back_
         account = Ledger(end)
         for _ in range(8):
             account.receive()
-        process.send_signal(signal.SIGSTOP)
+        stop(process)
         account.post(lambda flags, n: end.qp.read(end.mr[0:8], address, token, context=n))
         for _ in range(4):
             account.send()

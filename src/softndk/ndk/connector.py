@@ -362,7 +362,8 @@ class Connector(NdkObject):
         """Passive side: become the connector of a connection whose request has come."""
         self._core = core
         self._stream = stream
-        self._peer_text = f" from {address_text(self.peer_address)}"
+        assert stream.peer_address is not None
+        self._peer_text = f" from {address_text(stream.peer_address)}"
         core.name = self._connection_name
         self._hold(stream.local_address)
         self._data = ConnectionData(

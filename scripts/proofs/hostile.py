@@ -297,10 +297,8 @@ def show(found: dict[str, Any], options: argparse.Namespace) -> None:
         print(f"{found['slowest_round_s'] * 1000:.0f} ms")
     times = sorted(found["newcomers"]["times_s"])
     if times:
-        print(
-            f"\nnewcomers during the attack: {len(times)} connected, {dict(found['newcomers']['failures'])} turned away;",
-            end="",
-        )
+        refused = dict(found["newcomers"]["failures"]) or "none"
+        print(f"\nnewcomers during the attack: {len(times)} connected, {refused} turned away;", end="")
         print(f" median {statistics.median(times) * 1000:.0f} ms, longest {times[-1] * 1000:.0f} ms")
     print("\nthe server")
     for when in ("before", "during", "after"):

@@ -1,8 +1,9 @@
 """Every scenario of `softndk peer` against siw, as rping's partner: it reacts as it is recorded to do.
 
 peer_siw.json is the record, and docs/reference/peer-siw.md is made of it. A scenario may have several known outcomes: some
-of siw's reactions depend on what its threads do at that moment. SOFTNDK_PEER_RECORD=1 adds what comes to the record; look
-at the difference before it is committed.
+of siw's reactions depend on what its threads, or rping's, do at that moment; so one that the standards ask for or allow
+passes, also if it is not on the record. SOFTNDK_PEER_RECORD=1 adds what comes to the record; look at the difference before
+it is committed.
 """
 
 import json
@@ -58,7 +59,7 @@ def test_as_responder(case: Case, guest: Guest) -> None:
 
 
 def judge(outcome: Outcome, guest: Guest) -> None:
-    """The outcome must be a known one; or it becomes one."""
+    """The outcome must be a known one, or as good as one that is; or it becomes one."""
     record: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
     known = record.get("outcomes", {}).get(f"{outcome.scenario.name}/{outcome.role.value}", [])
     found = as_recorded(outcome)
@@ -69,6 +70,8 @@ def judge(outcome: Outcome, guest: Guest) -> None:
         record["versions"] = {name: versions[name] for name in ("linux", "rdmacm-utils", "ibverbs-providers")}
         record.setdefault("outcomes", {})[f"{outcome.scenario.name}/{outcome.role.value}"] = [*known, found]
         RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        return
+    if outcome.good and known:
         return
     story = "\n".join(map(frame_line, outcome.story))
     pytest.fail(f"{outcome.verdict.value}: {outcome.text}\n{story}\nknown: {known}")

@@ -73,6 +73,8 @@ class ModelEnd:
     responses: deque[Posted] = field(default_factory=deque)
     released: int = 0
     responses_first: bool = True
+    closes_late: bool = False
+    """What a close waits for may have gone for a while before the close takes effect."""
     flushed: bool = False
     fin_sent: bool = False
     fin_received: bool = False
@@ -213,6 +215,8 @@ class ModelEnd:
 
     def settle_closes(self) -> None:
         """R-CLOSE-2, -5: who depends on whom is the table of objects; a queued request needs what it is to change."""
+        if self.closes_late:
+            return
         memory, qp = self.memory, self.qp_closing
         self.connector_closing.finish()
         if qp.finish(self.connector_closing):
@@ -230,6 +234,11 @@ class ModelEnd:
         regions = {own: [mr.closing for mr in memory.mrs.values() if mr.own_pd is own] for own in (True, False)}
         memory.pd.finish(qp, self.shared.closing, *(mw.closing for mw in memory.mws.values()), *regions[True])
         memory.other_pd.finish(*regions[False])
+
+    @property
+    def closes_wait(self) -> bool:
+        """A close has been asked for and has not taken effect."""
+        return any(closing.asked and not closing.done for closing in self.closings().values())
 
     def ask_to_close(self, *names: str) -> None:
         """All but the connector, whose close ends the connection too."""

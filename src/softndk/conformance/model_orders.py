@@ -3,7 +3,9 @@
 Free is how much of what is under way has arrived when an end looks, and so which of its answers come before the rest
 (RFC 5040 5.5: a response is made some time after its request has come), whether a response or an own request goes out
 first (no rule orders them), how much a TCP reset destroys of what comes before it (RFC 9293 3.10.7.4; some systems keep it
-all), when an end that holds the stream back hears of a reset, and when an overrun is acted upon (R-CQERR-1 says no time).
+all), when an end that holds the stream back hears of a reset, when an overrun is acted upon (R-CQERR-1 says no time), and
+how soon a close takes effect whose last obstacle has gone (a window's close ends with a callback, and its region's waits
+for that: R-CLOSE-2), so that a request may still find memory that is being closed.
 The order within each direction is not free.
 """
 
@@ -28,11 +30,10 @@ def outcomes(state: bytes, *, resets_destroy: bool) -> Iterator[tuple[ModelPair,
     """Every end. `state`: a pair and what belongs to it, pickled together. `resets_destroy`: what has come and has not been
     read may be lost to a reset behind it. Raises TooManyOrders.
     """
-    story = pickle.loads(state)
-    for end in story[0].ends:
-        story[0].run(end)
+    left = [state]
+    for side in (0, 1):
+        left = [ran for before in left for ran in _runs(pickle.loads(before), side)]
     seen: set[bytes] = set()
-    left = [pickle.dumps(story)]
     while left:
         before = left.pop()
         if before not in seen:
@@ -43,6 +44,22 @@ def outcomes(state: bytes, *, resets_destroy: bool) -> Iterator[tuple[ModelPair,
             if not moves:
                 yield pickle.loads(before)
             left += moves + _what_may_wait(before)
+
+
+def _runs(story: tuple[ModelPair, Any], side: int) -> list[bytes]:
+    """The states that the end's own requests lead to: with closes that take effect at once, or behind all of these."""
+    waits = story[0].ends[side].closes_wait
+    late = pickle.loads(pickle.dumps(story)) if waits else None
+    story[0].run(story[0].ends[side])
+    found = [pickle.dumps(story)]
+    if late is not None:
+        end = late[0].ends[side]
+        end.closes_late = True
+        late[0].run(end)
+        end.closes_late = False
+        end.settle_closes()
+        found.append(pickle.dumps(late))
+    return found
 
 
 def _what_may_wait(before: bytes) -> list[bytes]:
@@ -68,8 +85,7 @@ def _moves(before: bytes, *, resets_destroy: bool) -> list[bytes]:
                 continue  # it is the same without
             if pair.act_on_overrun(end) if reacts else moved:
                 end.responses_first = responses_first
-                pair.run(end)
-                found.append(pickle.dumps(story))
+                found += _runs(story, side)
         story = pickle.loads(before)
         if resets_destroy and story[0].lose_to_reset(story[0].ends[side]):
             found.append(pickle.dumps(story))

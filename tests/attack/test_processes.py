@@ -14,7 +14,10 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="fork and signals are
 def program(body: str, *options: str, status: int = 0) -> tuple[str, str]:
     """Run a program that imports softndk; returns what it printed on stdout and stderr."""
     prelude = "import os, sys, threading, signal, time, socket\nimport softndk\nfrom softndk.testing import pair\n"
-    quiet = ("-W", "ignore:This process (pid=:DeprecationWarning")  # Python 3.12 and newer warn of a fork beside threads
+    quiet = (
+        "-W",
+        "ignore:This process (pid=:DeprecationWarning",
+    )  # Python 3.12 and newer warn of a fork beside threads
     done = run_program(prelude + textwrap.dedent(body), *quiet, *options)
     assert done.returncode == status, done.stderr
     return done.stdout, done.stderr

@@ -47,18 +47,16 @@ def outcomes(state: bytes, *, resets_destroy: bool) -> Iterator[tuple[ModelPair,
 
 
 def _runs(story: tuple[ModelPair, Any], side: int) -> list[bytes]:
-    """The states that the end's own requests lead to: with closes that take effect at once, or behind all of these."""
-    waits = story[0].ends[side].closes_wait
-    late = pickle.loads(pickle.dumps(story)) if waits else None
-    story[0].run(story[0].ends[side])
-    found = [pickle.dumps(story)]
-    if late is not None:
-        end = late[0].ends[side]
-        end.closes_late = True
-        late[0].run(end)
-        end.closes_late = False
-        end.settle_closes()
-        found.append(pickle.dumps(late))
+    """The states that the end's own requests lead to: with closes that take effect at once, or by a move of their own."""
+    found: list[bytes] = []
+    before = pickle.dumps(story)
+    end = story[0].ends[side]
+    for late in {end.closes_late, end.closes_wait}:
+        story = pickle.loads(before)
+        end = story[0].ends[side]
+        end.closes_late = late
+        story[0].run(end)
+        found.append(pickle.dumps(story))
     return found
 
 
@@ -73,7 +71,7 @@ def _what_may_wait(before: bytes) -> list[bytes]:
 
 
 def _moves(before: bytes, *, resets_destroy: bool) -> list[bytes]:
-    """The states that an arrival, the reaction to an overrun, or both lead to."""
+    """The states that an arrival, the reaction to an overrun, both, or closes that take effect lead to."""
     found: list[bytes] = []
     coming = [len(end.incoming) for end in pickle.loads(before)[0].ends]
     for side in (0, 1):
@@ -86,6 +84,12 @@ def _moves(before: bytes, *, resets_destroy: bool) -> list[bytes]:
             if pair.act_on_overrun(end) if reacts else moved:
                 end.responses_first = responses_first
                 found += _runs(story, side)
+        story = pickle.loads(before)
+        if story[0].ends[side].closes_late:
+            story[0].ends[side].closes_late = False
+            story[0].ends[side].settle_closes()
+            story[0].run(story[0].ends[side])
+            found.append(pickle.dumps(story))
         story = pickle.loads(before)
         if resets_destroy and story[0].lose_to_reset(story[0].ends[side]):
             found.append(pickle.dumps(story))

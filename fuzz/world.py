@@ -11,7 +11,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Final
 
 from fuzz.judge import Memory
@@ -33,6 +32,7 @@ from softndk import (
     Sge,
     Status,
 )
+from softndk.conformance.providers import has_ipv6
 from softndk.memory.tokens import TokenTable
 from softndk.ndk.endpoints import ENDPOINTS
 from softndk.ndk.object import NdkObject
@@ -103,7 +103,7 @@ class World:
     def __init__(self, kind: int) -> None:
         self.config = IwarpConfig(**_CONFIGS[kind], **_LIMITS)  # type: ignore[arg-type]
         descriptors = len(os.listdir("/proc/self/fd"))
-        self.host = "::1" if kind == IPV6 and _has_ipv6() else "127.0.0.1"
+        self.host = "::1" if kind == IPV6 and has_ipv6() else "127.0.0.1"
         self.family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         self.adapter, self.runtime = open_stepped(self.host, self.config)
         self.engine = self.runtime.stepped
@@ -313,16 +313,6 @@ def no_descriptors() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-@cache
-def _has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as sock:
-            sock.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
 
 
 def make_small(listener: Listener) -> None:

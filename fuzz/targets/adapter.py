@@ -839,9 +839,8 @@ def seeds() -> Sequence[bytes]:
     found.append(join([0], [*up, Record(FLUSH), posts[0], Record(RECEIVE, 0, 0, 0, 9)]))
     for way in range(4):
         found.append(join([0], [*up, Record(MEMORY, 2), Record(MEMORY, way), read, Record(DELIVER), Record(SELECT)]))
-    for kind in range(
-        KINDS
-    ):  # the adapter fails: while nothing, a start-up, or data are under way; and what is done then
+    # the adapter fails: while nothing, a start-up, or data are under way; and what is done then
+    for kind in range(KINDS):
         for before in (
             [],
             [Record(CONNECT, 4)] * 2,

@@ -8,16 +8,8 @@ from contextlib import suppress
 import pytest
 
 from softndk import Adapter, AddressUnavailable, InvalidParameter, NdkError, Status, Unreachable, open_adapter
+from softndk.conformance.providers import has_ipv6
 from tests.attack.attack_tools import PATIENCE_S, Host, connect, furnish, host, until
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as sock:
-            sock.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
 
 
 def link_local() -> str | None:

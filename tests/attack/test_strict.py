@@ -4,6 +4,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -51,7 +52,7 @@ def overlapping(end: End, first: Callable[[], Any], second: Callable[[], Any], *
                 threads.append(threading.get_ident())
                 call()
 
-            running = [in_thread(lambda call=call: run(call)) for call in calls]  # type: ignore[misc]
+            running = [in_thread(partial(run, call)) for call in calls]
             until(lambda: len(threads) == 2 and all(map(is_inside, threads)))
             if reported:
                 until(lambda: bool(seen))

@@ -33,6 +33,7 @@ from softndk import (
     Status,
     open_adapter,
 )
+from softndk.conformance.providers import has_ipv6
 from softndk.testing import End, Pair, kill, pair
 from softndk.wire.ddp import QueueNumber
 from softndk.wire.mpa import Enhanced, FrameKind, StartupFrame
@@ -56,15 +57,6 @@ from tests.ndk.raw_peer import RawListener, RawPeer, raw_client, raw_server
 
 UNKNOWN = RemoteToken(0x0000_0100)
 SOON_S = 0.05
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
 
 
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")

@@ -317,7 +317,7 @@ class _Program:
     """A program of --start, while it runs. What it prints is kept for the case that it fails."""
 
     def __init__(self, words: Sequence[str]) -> None:
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - until end()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 (closed by end())
         try:
             self._process = subprocess.Popen(
                 words, stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output, start_new_session=True

@@ -13,7 +13,7 @@ from typing import Literal, Protocol, runtime_checkable
 from softndk import Adapter, AdapterFlag, IwarpConfig, NdkVersion, Status, open_adapter
 from softndk.testing import kill
 
-__all__ = ["NEWEST", "Choices", "Feature", "Provider", "PythonIwarp", "Side", "advertised", "python_iwarp"]
+__all__ = ["NEWEST", "Choices", "Feature", "Provider", "PythonIwarp", "Side", "advertised", "has_ipv6", "python_iwarp"]
 
 NEWEST = NdkVersion(2, 1)
 
@@ -95,7 +95,7 @@ class PythonIwarp:
 
     def __init__(self, datapath: str | None = None) -> None:
         self._datapath = datapath
-        self._addresses = ("127.0.0.1", "::1") if _has_ipv6() else ("127.0.0.1",)
+        self._addresses = ("127.0.0.1", "::1") if has_ipv6() else ("127.0.0.1",)
 
     @property
     def name(self) -> str:
@@ -156,7 +156,8 @@ def advertised(adapter: Adapter) -> frozenset[Feature]:
     return frozenset(feature for feature, there in found.items() if there)
 
 
-def _has_ipv6() -> bool:
+def has_ipv6() -> bool:
+    """Whether this machine has ::1."""
     if not socket.has_ipv6:
         return False
     with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
